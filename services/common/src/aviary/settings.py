@@ -1,0 +1,51 @@
+"""Settings that more than one service has. Each service composes its own frozen class from these, in `main()`.
+
+Everything comes from environment variables named `AVIARY_…`; secrets are `SecretStr`, so they do not print.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from aviary.source import DIMENSION, MODEL
+
+
+class Settings(BaseSettings):
+    """Base: frozen, `AVIARY_` prefix, empty variables count as unset."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AVIARY_", frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    aws_region: str = Field(default="us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
+    health_host: str = "0.0.0.0"  # noqa: S104 - inside a task the health check comes from outside the process
+    health_port: int = Field(default=8080, ge=0, le=65_535, description="0 picks a free port")
+
+
+class DatabaseSettings(Settings):
+    """How to reach Postgres. With `postgres_auth=iam` the password in the DSN is unused: each connection gets a
+    fresh IAM token and must verify the server's certificate against `postgres_root_cert`."""
+
+    postgres_dsn: SecretStr
+    postgres_auth: Literal["dsn", "iam"] = "dsn"
+    postgres_root_cert: Path | None = None
+
+
+class QueueSettings(Settings):
+    """Where changes travel. Endpoints come from the AWS SDK's own AWS_ENDPOINT_URL_SQS and _SNS."""
+
+    queue_url: str
+    dlq_url: str = ""
+    topic_arn: str = ""
+
+
+class IndexSettings(Settings):
+    """Which index. With `index_host` the SDK asks the control plane nothing."""
+
+    pinecone_api_key: SecretStr = Field(validation_alias=AliasChoices("PINECONE_API_KEY", "AVIARY_PINECONE_API_KEY"))
+    index_host: str = Field(description="http(s)://… of the index's data plane")
+    model: str = MODEL
+    dimension: int = DIMENSION
