@@ -27,6 +27,7 @@ $(STAMP): requirements/all.txt $(PROJECTS:%=%/pyproject.toml)
 
 lock: ## resolve the dependencies again (needs the network)
 	$(LOCK) $(ARGS) --all-extras pyproject.toml $(PROJECTS:%=%/pyproject.toml) -o requirements/all.txt
+	$(LOCK) -c requirements/all.txt services/build-requirements.in -o services/build-requirements.txt
 	for s in pelican emu frontend; do $(LOCK) -c requirements/all.txt services/$$s/pyproject.toml -o services/$$s/requirements.txt; done
 
 up: install ## the whole system on this machine, with a catalogue of 5,000 products (Ctrl-C stops it)

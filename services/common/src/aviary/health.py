@@ -4,13 +4,18 @@
 `/readyz`: 200 with each dependency named, 503 when one is not reachable. `/stats`: counters, for people and tests.
 """
 
+import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
 import orjson
+
+PROBE_TIMEOUT_SECONDS = 4
 
 
 class HealthServer:
@@ -66,3 +71,16 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def probe(url: str) -> bool:
+    """Whether `url` answers 200 within 4 s. The images' health check: `python -m aviary.health URL`."""
+    try:
+        with urllib.request.urlopen(url, timeout=PROBE_TIMEOUT_SECONDS) as answer:  # noqa: S310 - the image names it
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(0 if probe(sys.argv[1]) else 1)
