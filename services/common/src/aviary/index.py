@@ -1,15 +1,33 @@
 """The one adapter around the Pinecone SDK: what Emu writes through and the frontend reads through."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
+from urllib.parse import quote_plus
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
+from pinecone import Pinecone
+from pinecone.errors import NotFoundError, PineconeValueError
 
 from aviary.source import MetadataValue
 
 Vector = NDArray[np.float32]
+
+# https://docs.pinecone.io/reference/api/database-limits; 2 MB of JSON is the reading that is safe either way.
+MAX_UPSERT_RECORDS = 1_000
+MAX_UPSERT_BYTES = 2_000_000
+MAX_DELETE_IDS = 1_000
+# Ids of a fetch stand in the URL, and what lies between us and Pinecone may allow no more than 8 KB of it.
+MAX_FETCH_IDS = 200
+MAX_FETCH_URL_BYTES = 7_000
+PAGE_IDS = 100
+DEFAULT_NAMESPACE = "__default__"
+# What JSON adds to a record besides its parts: keys, quotes and commas; and to a request.
+_RECORD_OVERHEAD_BYTES = 40
+_REQUEST_OVERHEAD_BYTES = 600
 
 
 class Record(NamedTuple):
@@ -61,3 +79,124 @@ class VectorIndex(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class PineconeIndex:
+    """`VectorIndex` over the official SDK, REST. `host` is the full URL of the index's data plane.
+
+    The SDK itself tries each request up to 4 times; `timeout_seconds` is for one attempt. It keeps a budget of
+    retries for each host name in the process, so during an outage errors come after the first attempt.
+    """
+
+    def __init__(self, api_key: str, host: str, timeout_seconds: float = 10.0) -> None:
+        with Pinecone(api_key=api_key, timeout=timeout_seconds) as client:
+            self._index = client.index(host=host)
+
+    def upsert(self, namespace: str, records: Sequence[Record]) -> None:
+        """See VectorIndex. Values arrive exactly as they are: they travel as the shortest decimals that make the
+        same float32. PineconeValueError for values that are not finite, which JSON cannot carry."""
+        for request in upsert_requests(records):
+            # Without batch_size: the SDK's own batching reports failures instead of raising them.
+            self._index.upsert(vectors=request, namespace=namespace)
+
+    def delete(self, namespace: str, ids: Sequence[str]) -> None:
+        """See VectorIndex."""
+        for start in range(0, len(ids), MAX_DELETE_IDS):
+            try:
+                self._index.delete(ids=list(ids[start : start + MAX_DELETE_IDS]), namespace=namespace)
+            except NotFoundError as error:
+                # A namespace exists from its first upsert on; before that there is nothing to delete.
+                if "namespace" not in str(error.message).lower():
+                    raise
+                return
+
+    def fetch(self, namespace: str, ids: Sequence[str]) -> dict[str, Record]:
+        """See VectorIndex."""
+        records: dict[str, Record] = {}
+        for part in fetch_requests(ids):
+            for found, vector in self._index.fetch(ids=part, namespace=namespace).vectors.items():
+                records[found] = Record(found, np.array(vector.values, np.float32), vector.metadata or {})
+        return records
+
+    def query(self, namespace: str, vector: Vector, top_k: int, filter: Mapping[str, Any] | None = None) -> list[Match]:
+        """See VectorIndex."""
+        answer = self._index.query(
+            vector=vector.tolist(),
+            top_k=top_k,
+            namespace=namespace,
+            filter=dict(filter) if filter else None,
+            include_metadata=True,
+        )
+        found = [Match(match.id, match.score, match.metadata or {}) for match in answer.matches]
+        return sorted(found, key=lambda match: -match.score)
+
+    def find(self, namespace: str, id: str) -> Match | None:
+        """See VectorIndex. It asks by query and not by fetch, because the two see a write at different times."""
+        # Records with equal vectors tie, so the nearest to a record need not be itself. The filter keeps the others
+        # out where the id is the key; a hashed id (see source.vector_id) has to be looked for among the nearest.
+        if not id.startswith("~"):
+            return self._among_nearest(namespace, id, 1, {"_key": {"$eq": id}})
+        return next((match for k in (1, 100, 1_000) if (match := self._among_nearest(namespace, id, k))), None)
+
+    def count(self, namespace: str) -> int:
+        """See VectorIndex."""
+        summary = self._index.describe_index_stats().namespaces.get(namespace or DEFAULT_NAMESPACE)
+        return summary.vector_count if summary else 0
+
+    def ids(self, namespace: str, prefix: str = "") -> Iterator[str]:
+        """See VectorIndex."""
+        for page in self._index.list(namespace=namespace, prefix=prefix or None, limit=PAGE_IDS):
+            yield from (item.id for item in page.vectors if item.id is not None)
+
+    def close(self) -> None:
+        """See VectorIndex."""
+        self._index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _among_nearest(self, namespace: str, id: str, top_k: int, filter: dict[str, Any] | None = None) -> Match | None:
+        answer = self._index.query(id=id, top_k=top_k, namespace=namespace, filter=filter, include_metadata=True)
+        for match in answer.matches:
+            if match.id == id:
+                return Match(match.id, match.score, match.metadata or {})
+        return None
+
+
+def upsert_requests(records: Iterable[Record]) -> Iterator[list[dict[str, Any]]]:
+    """Records as the SDK takes them, in order, in lists that each fit one request."""
+    request: list[dict[str, Any]] = []
+    size = _REQUEST_OVERHEAD_BYTES
+    for record in records:
+        if not math.isfinite(float(np.sum(record.values))) and not np.isfinite(record.values).all():
+            raise PineconeValueError("values must be finite: NaN and infinity cannot be sent as JSON")
+        # The shortest decimals of a float32 are about half as long as those of the same number as float64.
+        text = orjson.dumps(np.ascontiguousarray(record.values, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)
+        added = len(text) + len(orjson.dumps(record.metadata)) + len(record.id) + _RECORD_OVERHEAD_BYTES
+        if request and (size + added > MAX_UPSERT_BYTES or len(request) == MAX_UPSERT_RECORDS):
+            yield request
+            request, size = [], _REQUEST_OVERHEAD_BYTES
+        request.append({"id": record.id, "values": orjson.loads(text), "metadata": record.metadata})
+        size += added
+    if request:
+        yield request
+
+
+def fetch_requests(ids: Iterable[str]) -> Iterator[list[str]]:
+    """The ids in order, in lists that each fit one request."""
+    request: list[str] = []
+    size = 0
+    for each in ids:
+        added = len(quote_plus(each)) + len("&ids=")
+        if request and (size + added > MAX_FETCH_URL_BYTES or len(request) == MAX_FETCH_IDS):
+            yield request
+            request, size = [], 0
+        request.append(each)
+        size += added
+    if request:
+        yield request
