@@ -11,6 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from psycopg import sql
 
+from local import sqs
 from local.postgres import PostgresServer
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def database(postgres_server: PostgresServer) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
+    sqs.install()  # moto's queues, made to keep the promises of SQS FIFO
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
