@@ -1,0 +1,121 @@
+"""How many rows, vectors and unfinished changes there are: for the progress bar, for `status`, for `load`."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import boto3
+import psycopg
+from botocore.config import Config
+from psycopg import sql
+
+from aviary.index import PineconeIndex
+
+if TYPE_CHECKING:
+    from types_boto3_sqs import SQSClient
+
+PINECONE_SECONDS = 5.0
+
+
+class SourceReading(NamedTuple):
+    """One watched table. `outbox`: changes captured and not yet sent; `backfilling`: more of them will come."""
+
+    name: str
+    table: str
+    rows: int
+    vectors: int
+    outbox: int
+    backfilling: bool
+
+
+class Reading(NamedTuple):
+    """Everything at one moment. `queued` and `in_flight` count messages, of up to 100 changes each."""
+
+    sources: list[SourceReading]
+    queued: int
+    in_flight: int
+    dead_letters: int
+
+    @property
+    def settled(self) -> bool:
+        """Whether every captured change has been processed."""
+        return not (
+            self.queued or self.in_flight or any(source.outbox or source.backfilling for source in self.sources)
+        )
+
+    @property
+    def rows(self) -> int:
+        return sum(source.rows for source in self.sources)
+
+    @property
+    def vectors(self) -> int:
+        return sum(source.vectors for source in self.sources)
+
+    def of(self, names: set[str]) -> "Reading":
+        """The same with these sources only."""
+        return self._replace(sources=[source for source in self.sources if source.name in names])
+
+
+class Gauges:
+    """Reads the numbers of a running stack, described by its state.json. Not for use by several threads."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self._queue_url: str = state["queue_url"]
+        self._dlq_url: str = state["dlq_url"]
+        self._dsn: str = state["postgres_dsn"]
+        self._database: psycopg.Connection[Any] | None = None
+        self._index = PineconeIndex(state["pinecone_api_key"], state["index_host"], PINECONE_SECONDS)
+        self._sqs: SQSClient = boto3.client(
+            "sqs",
+            endpoint_url=state["sqs_endpoint"],
+            region_name="us-east-1",
+            aws_access_key_id="local",
+            aws_secret_access_key="local",  # noqa: S106 - moto takes any
+            config=Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1}),
+        )
+
+    def read(self) -> Reading:
+        """The numbers now. The way of a change is read from its beginning to its end, so none is missed in between."""
+        waiting = self._sources()
+        queued, in_flight = self._depth(self._queue_url)
+        dead_letters = sum(self._depth(self._dlq_url))
+        sources = [
+            SourceReading(name, table, rows, self._index.count(namespace), outbox, backfilling)
+            for name, table, namespace, rows, outbox, backfilling in waiting
+        ]
+        return Reading(sources, queued, in_flight, dead_letters)
+
+    def close(self) -> None:
+        self._index.close()
+        self._sqs.close()
+        if self._database is not None:
+            self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _sources(self) -> list[tuple[str, str, str, int, int, bool]]:
+        if self._database is None or self._database.closed:
+            self._database = psycopg.connect(self._dsn, autocommit=True, connect_timeout=5)
+        sources = self._database.execute(
+            "SELECT s.name, s.schema_name, s.table_name, s.namespace,"
+            " (SELECT coalesce(sum(cardinality(o.keys)), 0) FROM sync.outbox o WHERE o.source_id = s.id),"
+            " EXISTS (SELECT FROM sync.backfill b WHERE b.source_id = s.id AND b.finished_at IS NULL)"
+            " FROM sync.source s ORDER BY s.id"
+        ).fetchall()
+        readings = []
+        for name, schema, table, namespace, outbox, backfilling in sources:
+            count = self._database.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table)))
+            row = count.fetchone()
+            readings.append((name, f"{schema}.{table}", namespace, row[0] if row else 0, int(outbox), backfilling))
+        return readings
+
+    def _depth(self, url: str) -> tuple[int, int]:
+        found = self._sqs.get_queue_attributes(
+            QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        )["Attributes"]
+        return int(found["ApproximateNumberOfMessages"]), int(found["ApproximateNumberOfMessagesNotVisible"])
