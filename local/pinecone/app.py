@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import orjson
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -29,7 +30,15 @@ API_VERSION = "2026-07"
 # A body above the limit is read to its end, so that the client sees the answer and not a broken connection; up to here.
 MAX_DRAINED_BYTES = 64 * 2**20
 HANG_SECONDS = 120
+CLIENT_GONE = 499  # nobody reads it
 
+CONTROL_PLANE = {
+    "list_indexes": ("GET", "/indexes"),
+    "create_index": ("POST", "/indexes"),
+    "describe_index": ("GET", "/indexes/{index}"),
+    "configure_index": ("PATCH", "/indexes/{index}"),
+    "delete_index": ("DELETE", "/indexes/{index}"),
+}
 DATA_PLANE: list[tuple[str, str, str, Handler]] = [
     ("upsert", "POST", "/vectors/upsert", data_plane.upsert),
     ("query", "POST", "/query", data_plane.query),
@@ -44,6 +53,10 @@ DATA_PLANE: list[tuple[str, str, str, Handler]] = [
     ("describe_namespace", "GET", "/namespaces/{namespace}", data_plane.describe_namespace),
     ("delete_namespace", "DELETE", "/namespaces/{namespace}", data_plane.delete_namespace),
 ]
+
+
+class _Visibility(msgspec.Struct):
+    delay_ms: float
 
 
 class _Cut(Response):
@@ -74,18 +87,14 @@ class Application:
     def __init__(self, store: Store, *, api_key: str | None = None, allow_faults: bool = False) -> None:
         self._store = store
         self._api_key = api_key
-        self._faults = Faults()
+        self._faults = Faults({*CONTROL_PLANE, *(name for name, *_ in DATA_PLANE)})
         self._counts: dict[str, dict[str, dict[str, int]]] = defaultdict(
             lambda: defaultdict(lambda: {"requests": 0, "errors": 0, "records": 0})
         )
         routes = [
             Route("/_health", self._health),
             Route("/_stats", self._stats),
-            Route("/indexes", self._control("list_indexes"), methods=["GET"]),
-            Route("/indexes", self._control("create_index"), methods=["POST"]),
-            Route("/indexes/{index}", self._control("describe_index"), methods=["GET"]),
-            Route("/indexes/{index}", self._control("configure_index"), methods=["PATCH"]),
-            Route("/indexes/{index}", self._control("delete_index"), methods=["DELETE"]),
+            *(Route(path, self._control(name), methods=[method]) for name, (method, path) in CONTROL_PLANE.items()),
         ]
         routes += [
             Route("/_ix/{index}" + path, self._data(name, handler), methods=[method])
@@ -93,8 +102,16 @@ class Application:
         ]
         if allow_faults:
             routes.append(Route("/_faults", self._edit_faults, methods=["GET", "POST", "DELETE"]))
+            routes.append(Route("/_visibility/{index}", self._set_visibility, methods=["PUT"]))
         self.asgi = Starlette(
-            routes=routes, exception_handlers={404: _no_route, 405: _no_route, ApiProblem: _refuse, Exception: _crash}
+            routes=routes,
+            exception_handlers={
+                404: _no_route,
+                405: _no_route,
+                ApiProblem: _refuse,
+                ClientDisconnect: _gone,
+                Exception: _crash,
+            },
         )
 
     async def _health(self, _request: Request) -> Response:
@@ -110,6 +127,14 @@ class Application:
             case "DELETE":
                 self._faults.clear()
         return _json(self._faults.report())
+
+    async def _set_visibility(self, request: Request) -> Response:
+        """Body `{"delay_ms": n}`: from now on, and for what is not visible yet."""
+        name = request.path_params["index"]
+        control_plane.describe(self._store, name)
+        asked = wire.decode(await request.body(), _Visibility)
+        self._store.indexes[name].visibility_delay_seconds = asked.delay_ms / 1000
+        return _json({"delay_ms": asked.delay_ms})
 
     def _control(self, operation: str) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
@@ -238,7 +263,10 @@ def _no_route(request: Request, error: Exception) -> Response:
     return _refuse(request, ApiProblem(status, f"{request.method} {request.url.path[:200]} is not served here"))
 
 
+def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)
+
+
 def _crash(request: Request, error: Exception) -> Response:
-    if not isinstance(error, ClientDisconnect):
-        log(logger, logging.ERROR, "request_failed", path=request.url.path, error=type(error).__name__)
+    log(logger, logging.ERROR, "request_failed", path=request.url.path, error=type(error).__name__)
     return _refuse(request, ApiProblem(500, "internal error; see the stand-in's log"))

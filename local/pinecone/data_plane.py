@@ -31,11 +31,12 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A JSON body, headers, and how many records it was about (for the counters)."""
+    """A JSON body, headers, how many records it was about (for the counters), and how large it may be."""
 
     body: dict[str, Any]
     headers: dict[str, str]
     records: int = 0
+    max_bytes: int | None = None
 
 
 Handler = Callable[[Index, Request], Answer]
@@ -77,7 +78,8 @@ def query(index: Index, request: Request) -> Answer:
         if asked.include_metadata and (metadata := namespace.metadata(row)):
             match["metadata"] = metadata
         matches.append(match)
-    return Answer({"matches": matches, "namespace": _shown(name), "usage": READ}, headers, len(matches))
+    body = {"matches": matches, "namespace": _shown(name), "usage": READ}
+    return Answer(body, headers, len(matches), wire.MAX_QUERY_ANSWER_BYTES)
 
 
 def fetch(index: Index, request: Request) -> Answer:
@@ -200,9 +202,9 @@ def create_namespace(index: Index, request: Request) -> Answer:
     if index.knows(name):
         raise ApiProblem(409, f"Namespace {name} already exists")
     lsn = index.write(CreateNamespace(namespace=name, schema=asked.schema))
-    namespace = index.namespace(name) or Namespace(index.configuration.dimension, index.configuration.metric)
-    namespace.schema = asked.schema
-    return _written(lsn, _described(name, namespace))
+    made = Namespace(index.configuration.dimension, index.configuration.metric)
+    made.schema = asked.schema
+    return _written(lsn, _described(name, made))
 
 
 def list_namespaces(index: Index, request: Request) -> Answer:
@@ -286,12 +288,12 @@ def _position(token: str | None) -> str | None:
 
 
 def serialise(answer: Answer) -> bytes:
-    """JSON, float32 rows in their shortest form. ApiProblem 400 above Pinecone's 4 MB an answer."""
+    """JSON, float32 rows in their shortest form; ApiProblem 400 when it is larger than it may be."""
     body = orjson.dumps(answer.body, option=orjson.OPT_SERIALIZE_NUMPY)
-    if len(body) > wire.MAX_ANSWER_BYTES:
+    if answer.max_bytes is not None and len(body) > answer.max_bytes:
         raise ApiProblem(
             400,
-            f"the answer is {len(body)} bytes, which exceeds the limit of {wire.MAX_ANSWER_BYTES} bytes; "
-            "ask for fewer records or leave out values",
+            f"the result is {len(body)} bytes, which exceeds the limit of {answer.max_bytes} bytes; "
+            "lower topK, or leave out values or metadata",
         )
     return body

@@ -3,12 +3,15 @@
 import random
 import time
 from collections import Counter
+from collections.abc import Container
 from typing import Any, Literal
 
 import msgspec
 
 from local.pinecone.errors import ApiProblem
 from local.pinecone.wire import decode
+
+DESCRIBING = ("create_index", "describe_index", "configure_index", "list_indexes")
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -71,9 +74,10 @@ class _Rule:
 
 
 class Faults:
-    """The rules in force and their counters."""
+    """The rules in force and their counters. `operations`: the names that a rule may give."""
 
-    def __init__(self) -> None:
+    def __init__(self, operations: Container[str]) -> None:
+        self._operations = operations
         self._rules: list[_Rule] = []
         self._last_id = 0
         self._injected: Counter[str] = Counter()
@@ -84,9 +88,14 @@ class Faults:
         return any(rule.fault.namespace is not None for rule in self._rules)
 
     def add(self, body: bytes) -> dict[str, int]:
-        """Add the rule in a request body; its id."""
+        """Add the rule in a request body; its id. ApiProblem 400 for a rule that could never do what it says."""
+        fault = decode(body, Fault)
+        if fault.operation != "*" and fault.operation not in self._operations:
+            raise ApiProblem(400, f"there is no operation {fault.operation[:40]!r} to fail")
+        if fault.outcome == "not_ready" and fault.operation not in DESCRIBING:
+            raise ApiProblem(400, f"outcome not_ready is for the operations {', '.join(DESCRIBING)}")
         self._last_id += 1
-        self._rules.append(_Rule(self._last_id, decode(body, Fault)))
+        self._rules.append(_Rule(self._last_id, fault))
         return {"id": self._last_id}
 
     def clear(self) -> None:

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
+import msgspec
 
 from local.pinecone.errors import ApiProblem
 
@@ -87,7 +87,7 @@ def _comparison(field: str, name: str, operand: Any) -> Predicate:
                 raise ApiProblem(
                     400, f"the {name} operator must be followed by a number, got {_shown(operand)} instead"
                 )
-            compare, bound = _COMPARISONS[name], float(operand)
+            compare, bound = _COMPARISONS[name], _number(operand)
             return lambda metadata: type(value := metadata.get(field)) is float and compare(value, bound)
         case _:
             raise ApiProblem(400, f"{name} is not a valid operator")
@@ -95,7 +95,7 @@ def _comparison(field: str, name: str, operand: Any) -> Predicate:
 
 def _membership(field: str, wanted: list[Any], *, negate: bool) -> Predicate:
     # Python has True == 1.0, so the type is part of what is compared. Stored numbers are floats, always.
-    values = {(type(v), v) if isinstance(v, str | bool) else (float, float(v)) for v in wanted}
+    values = {(type(v), v) if isinstance(v, str | bool) else (float, _number(v)) for v in wanted}
 
     def matches(metadata: Mapping[str, Any]) -> bool:
         value = metadata.get(field, _MISSING)
@@ -107,6 +107,13 @@ def _membership(field: str, wanted: list[Any], *, negate: bool) -> Predicate:
     return matches
 
 
+def _number(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ApiProblem(400, "a number in the filter does not fit 64 bits") from None
+
+
 def _shown(value: Any) -> str:
-    text = orjson.dumps(value).decode()
+    text = msgspec.json.encode(value).decode()
     return text if len(text) <= 60 else text[:60] + "..."

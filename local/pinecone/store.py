@@ -47,7 +47,8 @@ class Index:
         self.configuration = configuration
         self._namespaces: dict[str, Namespace] = {}
         self._log = log_
-        self._delay = visibility_delay_seconds
+        # Reads see a write this long after it was made; a change of it holds for what is not visible yet, too.
+        self.visibility_delay_seconds = visibility_delay_seconds
         self._pending: deque[tuple[float, Write]] = deque()
         self._lsn = configuration.lsn
         self._compact_at = COMPACT_AT_LEAST_BYTES
@@ -58,8 +59,8 @@ class Index:
         self._append(operation)
         self._lsn = operation.lsn
         self._settle()
-        if self._delay:
-            self._pending.append((time.monotonic() + self._delay, operation))
+        if self.visibility_delay_seconds:
+            self._pending.append((time.monotonic(), operation))
         else:
             self._apply(operation)
         if self._log.size > self._compact_at:
@@ -128,7 +129,7 @@ class Index:
 
     def _settle(self) -> None:
         """Apply what has become visible."""
-        while self._pending and self._pending[0][0] <= time.monotonic():
+        while self._pending and self._pending[0][0] + self.visibility_delay_seconds <= time.monotonic():
             self._apply(self._pending.popleft()[1])
 
     def _apply(self, operation: Write) -> None:

@@ -14,9 +14,10 @@ from local.pinecone.filters import Predicate
 from local.pinecone.operations import Metadata
 
 Floats = NDArray[np.float32]
+Rows = NDArray[np.intp]
 GUESSED_RECORD_BYTES = 256
 _FIRST_ROWS = 256
-# With a filter, this many times as many candidates as wanted are tried first.
+# With a filter, this many times as many of the nearest as wanted are tried first.
 _WIDEN = 4
 
 
@@ -67,8 +68,9 @@ class Namespace:
             rows[position] = row
         self._fit()
         self._matrix[rows] = values
-        squares = np.einsum("ij,ij->i", values, values)
-        self._factor[rows] = squares if self._metric == "euclidean" else 1 / np.sqrt(squares)
+        if self._metric != "dotproduct":
+            squares = np.einsum("ij,ij->i", values, values)
+            self._factor[rows] = squares if self._metric == "euclidean" else 1 / np.sqrt(squares)
 
     def merge_metadata(self, row: int, changes: Metadata) -> None:
         """Set these fields; the others stay."""
@@ -124,23 +126,24 @@ class Namespace:
         if not count:
             return []
         nearness = self._nearness(vector)
-        wanted = top_k if predicate is None else top_k * _WIDEN
-        while True:
-            rows = _largest(nearness, wanted)
-            if predicate is not None:
-                kept = [row for row in rows.tolist() if predicate(self._metadata[row])]
-                if len(kept) < top_k and wanted < count:
-                    wanted *= _WIDEN
-                    continue
-                rows = np.array(kept[:top_k], np.intp)
-            scores = -nearness[rows] if self._metric == "euclidean" else nearness[rows]
-            return [Found(row, score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
+        rows = _largest(nearness, top_k) if predicate is None else self._filtered(nearness, top_k, predicate)
+        scores = -nearness[rows] if self._metric == "euclidean" else nearness[rows]
+        return [Found(row, score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
 
     def chunks(self, rows: int) -> Iterable[tuple[list[str], list[Metadata], bytes]]:
         """Everything, `rows` records at a time: ids, metadata, values."""
         for start in range(0, len(self._ids), rows):
             part = slice(start, min(start + rows, len(self._ids)))
             yield self._ids[part], self._metadata[part], self._matrix[part].tobytes()
+
+    def _filtered(self, nearness: Floats, top_k: int, predicate: Predicate) -> Rows:
+        """The rows of the `top_k` nearest records that match, nearest first."""
+        # Most filters let through enough of the nearest few; only where they do not is every record looked at.
+        kept = [row for row in _largest(nearness, top_k * _WIDEN).tolist() if predicate(self._metadata[row])]
+        if len(kept) >= top_k or top_k * _WIDEN >= len(nearness):
+            return np.array(kept[:top_k], np.intp)
+        every = np.array([row for row, fields in enumerate(self._metadata) if predicate(fields)], np.intp)
+        return every[_largest(nearness[every], top_k)]
 
     def _nearness(self, vector: Floats) -> Floats:
         """One number a record, higher is nearer."""
@@ -171,7 +174,7 @@ class Namespace:
         self._factor.resize(capacity, refcheck=False)
 
 
-def _largest(values: Floats, count: int) -> NDArray[np.intp]:
+def _largest(values: Floats, count: int) -> Rows:
     """Positions of the `count` largest, largest first."""
     if count < len(values):
         top = np.argpartition(values, -count)[-count:]

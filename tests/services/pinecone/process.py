@@ -88,6 +88,11 @@ class PineconeProcess:
         httpx.delete(f"{self.control_host}/_faults").raise_for_status()
         reset_sdk_budgets()
 
+    def visibility_delay(self, index: str, milliseconds: float) -> None:
+        """Reads of the index see writes this late from now on. 0 shows at once what was held back."""
+        answer = httpx.put(f"{self.control_host}/_visibility/{index}", json={"delay_ms": milliseconds})
+        assert answer.status_code == 200, answer.text
+
     def counts(self, index: str) -> dict[str, dict[str, int]]:
         """Per operation of an index: requests, errors, records."""
         counts: dict[str, dict[str, int]] = httpx.get(f"{self.control_host}/_stats").json()["indexes"].get(index, {})
@@ -123,3 +128,7 @@ class PineconeTestIndex(NamedTuple):
     def faults(self, **rule: Any) -> int:
         """Add a fault for this index only."""
         return self.server.faults(index=self.name, **rule)
+
+    def visibility_delay(self, milliseconds: float) -> None:
+        """Queries see writes this late from now on. 0 shows at once what was held back."""
+        self.server.visibility_delay(self.name, milliseconds)

@@ -1,5 +1,6 @@
 """The one adapter around the Pinecone SDK: what Emu writes through and the frontend reads through."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -85,12 +86,18 @@ class PineconeIndex:
     """`VectorIndex` over the official SDK, REST. `host` is the full URL of the index's data plane.
 
     The SDK itself tries each request up to 4 times; `timeout_seconds` is for one attempt. It keeps a budget of
-    retries for each host name in the process, so during an outage errors come after the first attempt.
+    retries for each host name in the process, so during an outage errors come after the first attempt. With
+    `sdk_retries=False` each request is tried once: for a caller that must decide anew before every attempt.
     """
 
-    def __init__(self, api_key: str, host: str, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, api_key: str, host: str, timeout_seconds: float = 10.0, *, sdk_retries: bool = True) -> None:
         with Pinecone(api_key=api_key, timeout=timeout_seconds) as client:
             self._index = client.index(host=host)
+        if not sdk_retries:
+            # The SDK's own retry_config does not reach the client of an index. A version of the SDK that keeps this
+            # elsewhere fails here with an AttributeError, and not by retrying in silence.
+            transport: Any = self._index._http._client._transport  # noqa: SLF001
+            transport._config = dataclasses.replace(transport._config, max_retries=0)  # noqa: SLF001
 
     def upsert(self, namespace: str, records: Sequence[Record]) -> None:
         """See VectorIndex. Values arrive exactly as they are: they travel as the shortest decimals that make the
