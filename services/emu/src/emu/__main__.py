@@ -1,0 +1,56 @@
+"""`python -m emu`: receive changes, embed them, write them to Pinecone, until SIGTERM."""
+
+import gc
+import logging
+import signal
+import threading
+
+from aviary.aws import sns_client, sqs_client
+from aviary.embedder import Embedder
+from aviary.health import HealthServer
+from aviary.index import PineconeIndex
+from aviary.logs import configure, log
+from emu.queue import SqsQueue
+from emu.settings import EmuSettings
+from emu.worker import Emu
+
+LOGGER = logging.getLogger("emu")
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT; exit code 0 when drained."""
+    settings = EmuSettings()  # type: ignore[call-arg]  # the fields come from the environment
+    configure("emu", settings.log_level)
+    embedder = Embedder(settings.embed_precision, settings.embed_threads)
+    queue = SqsQueue(
+        sqs_client(settings, long_poll_seconds=settings.receive_wait_seconds), settings.queue_url, settings.dlq_url
+    )
+    with PineconeIndex(
+        settings.pinecone_api_key.get_secret_value(),
+        settings.index_host,
+        settings.pinecone_timeout_seconds,
+        # A retry of the SDK's own would be a write that nobody has checked the lease for.
+        sdk_retries=False,
+    ) as index:
+        emu = Emu(
+            settings,
+            queue=queue,
+            index=index,
+            embedder=embedder,
+            sns=sns_client(settings) if settings.topic_arn else None,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: threading.Thread(target=emu.stop).start())
+        # What is loaded by now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        with HealthServer(
+            settings.health_host, settings.health_port, alive=emu.alive, ready=emu.ready, stats=emu.snapshot
+        ) as health:
+            log(LOGGER, logging.INFO, "started", health_port=health.port, precision=embedder.precision)
+            emu.run()
+    log(LOGGER, logging.INFO, "stopped")
+
+
+if __name__ == "__main__":
+    main()

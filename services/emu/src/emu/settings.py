@@ -1,0 +1,44 @@
+"""Emu's settings, from the environment."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from aviary.settings import IndexSettings, QueueSettings
+
+
+class EmuSettings(QueueSettings, IndexSettings):
+    """Built in `main()`. Emu sets poison rows aside, so it needs the dead letter queue."""
+
+    dlq_url: str
+    receive_wait_seconds: int = Field(
+        default=20,
+        ge=0,
+        le=20,
+        description="SQS long poll; 20 costs fewest requests, 1 suits a queue server on a laptop",
+    )
+    visibility_seconds: int = Field(
+        default=60, ge=2, le=43_200, description="how long a lease lasts; it is extended while work goes on"
+    )
+    drain_seconds: float = Field(
+        default=25, ge=0, description="from SIGTERM to exit at most; keep it below the orchestrator's stop time-out"
+    )
+    units_in_flight: int = Field(default=3, ge=1, le=16, description="units received and not yet acknowledged")
+    pinecone_timeout_seconds: float = Field(default=10, gt=0)
+    embed_precision: Literal["auto", "bf16", "f32"] = "auto"
+    embed_threads: int | None = Field(default=None, ge=1, description="unset: as many as there are CPUs")
+
+    @model_validator(mode="after")
+    def _lease_outlives_the_poll(self) -> Self:
+        # A lease is counted from before the poll was sent, because only that is certain.
+        if self.visibility_seconds <= self.receive_wait_seconds:
+            raise ValueError(
+                f"AVIARY_VISIBILITY_SECONDS ({self.visibility_seconds}) must be greater than "
+                f"AVIARY_RECEIVE_WAIT_SECONDS ({self.receive_wait_seconds}); raise the first or lower the second"
+            )
+        return self
+
+    @property
+    def write_margin_seconds(self) -> float:
+        """What must be left of a lease when a write is sent, so that it cannot arrive after the lease."""
+        return min(self.pinecone_timeout_seconds, self.visibility_seconds / 3)

@@ -1,0 +1,303 @@
+"""Emu's threads: one receives, a few work on units, one keeps leases, one does chores; and how they start and stop."""
+
+import logging
+import queue as queues
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pinecone.errors import PineconeError
+
+from aviary.index import VectorIndex
+from aviary.logs import log
+from emu.lease import Lease, LeaseKeeper, LeaseLostError, now
+from emu.planning import backfill_rows, plan
+from emu.processor import Processor, TextEmbedder, Unit
+from emu.queue import AwsError, ChangeQueue, Received
+from emu.retrying import Caller, IndexState, StoppingError
+from emu.setaside import Notices, SetAside
+from emu.settings import EmuSettings
+from emu.stats import Stats
+
+if TYPE_CHECKING:
+    from types_boto3_sns import SNSClient
+
+LOGGER = logging.getLogger(__name__)
+
+# A backfill's unit grows to about two full upsert requests, so that requests are few; live changes never wait for more.
+BACKFILL_UNIT_ROWS = 800
+METRICS_INTERVAL_SECONDS = 60.0
+PROBE_INTERVAL_SECONDS = 5.0
+CHORE_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 10.0
+FIRST_DELAY_SECONDS = 0.1
+ACKNOWLEDGE_ATTEMPTS = 5
+# A thread that has not moved for so long is stuck: every wait in it is shorter.
+STUCK_SECONDS = 300.0
+ENDING_SECONDS = 1.0
+Job = tuple[list[Received], Lease]
+
+
+class Emu:
+    """One worker process. `run()` until `stop()`, or `run_until_idle()`; build a new one to run again."""
+
+    def __init__(
+        self,
+        settings: EmuSettings,
+        *,
+        queue: ChangeQueue,
+        index: VectorIndex,
+        embedder: TextEmbedder,
+        sns: "SNSClient | None" = None,
+    ) -> None:
+        """Raises ValueError when the embedder is not of the settings' model and dimension."""
+        if (embedder.model, embedder.dimension) != (settings.model, settings.dimension):
+            raise ValueError(
+                f"the embedder makes {embedder.dimension} numbers with {embedder.model!r}, and the settings ask for "
+                f"{settings.dimension} with {settings.model!r}; set AVIARY_MODEL and AVIARY_DIMENSION to the embedder's"
+            )
+        self.stats = Stats()
+        self._settings = settings
+        self._queue = queue
+        self._index = index
+        self._stopping = threading.Event()
+        self._stop_at = 0.0
+        self._crash: BaseException | None = None
+        self._queue_state = "not reached yet"
+        self._index_state = IndexState()
+        self._keeper = LeaseKeeper(queue, settings.visibility_seconds, settings.write_margin_seconds)
+        self._notices = Notices(sns, settings.topic_arn, settings.dlq_url)
+        self._processor = Processor(
+            index=index,
+            embedder=embedder,
+            caller=Caller(self.stats, self._index_state, self._stopping),
+            keeper=self._keeper,
+            aside=SetAside(queue, self._notices, self.stats, settings.model, self._stopping),
+            stats=self.stats,
+        )
+        self._jobs: queues.SimpleQueue[Job | None] = queues.SimpleQueue()
+        self._idle_workers = threading.Semaphore(settings.units_in_flight)
+        self._ended = threading.Event()
+        self._pulses: dict[str, float] = {}
+
+    # ---- what people and orchestrators see
+
+    def alive(self) -> bool:
+        """False when a thread or a unit has not moved for five minutes."""
+        moved = [*self._pulses.values(), *(lease.touched_at for lease in self._keeper.held())]
+        return all(now() - at < STUCK_SECONDS for at in moved)
+
+    def ready(self) -> Mapping[str, str]:
+        """Each dependency, as the last request to it went."""
+        return {"queue": self._queue_state, "index": self._index_state.sentence}
+
+    def snapshot(self) -> Mapping[str, object]:
+        """Counters, freshness, units in work."""
+        return self.stats.snapshot() | {"units": len(self._keeper.held()), **self.ready()}
+
+    # ---- running
+
+    def run(self) -> None:
+        """Work until `stop()`, then drain: end what is in work within the drain time, release the rest."""
+        with self._threads():
+            receiver = self._start("receiver", self._receive_forever)
+            self._stopping.wait()
+            log(LOGGER, logging.INFO, "draining", units=len(self._keeper.held()))
+            receiver.join(self._drain_seconds_left())
+            while self._keeper.held() and self._drain_seconds_left() > 0:
+                time.sleep(0.01)
+            for lease in self._keeper.held():
+                self._keeper.release(lease, lease.messages)
+        self._notices.flush(at_once=True)
+        self.stats.publish()
+        if self._crash is not None:
+            raise self._crash
+
+    def run_until_idle(self) -> None:
+        """Work until the queue has nothing to give and no unit is in work; for tests and one-off drains."""
+        with self._threads():
+            while self._crash is None:
+                self._idle_workers.acquire()
+                idle = not self._keeper.held()
+                job = self._receive(wait_seconds=0)
+                if job is not None:
+                    self._jobs.put(job)
+                    continue
+                self._idle_workers.release()
+                if idle:
+                    break
+                time.sleep(0.005)
+        self._notices.flush(at_once=True)
+        if self._crash is not None:
+            raise self._crash
+
+    def stop(self) -> None:
+        """Receive no more and make `run()` return. A signal handler calls it on a thread of its own, because it takes
+        a lock that the interrupted thread may hold."""
+        if not self._stopping.is_set():
+            self._stop_at = now()
+            self._stopping.set()
+
+    def _drain_seconds_left(self) -> float:
+        return max(0.0, self._stop_at + self._settings.drain_seconds - now())
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        workers = [self._start(f"unit-{n}", self._work_forever) for n in range(self._settings.units_in_flight)]
+        helpers = [self._start("leases", self._keep_leases), self._start("chores", self._do_chores)]
+        try:
+            yield
+        finally:
+            self._ended.set()
+            for _ in workers:
+                self._jobs.put(None)
+            # Threads are daemons: one that waits for a dead connection must not hold the process up.
+            for thread in (*workers, *helpers):
+                thread.join(ENDING_SECONDS)
+
+    def _start(self, name: str, target: Callable[[], None]) -> threading.Thread:
+        def body() -> None:
+            try:
+                target()
+            except BaseException as error:
+                LOGGER.exception("thread_failed")
+                self._crash = error
+                self.stop()
+            finally:
+                self._pulses.pop(name, None)
+
+        thread = threading.Thread(target=body, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    # ---- receiving
+
+    def _receive_forever(self) -> None:
+        delay = FIRST_DELAY_SECONDS
+        while not self._stopping.is_set():
+            self._pulses["receiver"] = now()
+            if not self._idle_workers.acquire(timeout=1):
+                continue
+            job: Job | None = None
+            try:
+                # Not knowing whether SQS answers, ask it for a quick answer.
+                job = self._receive(self._settings.receive_wait_seconds if self._queue_state == "ok" else 0)
+                delay = FIRST_DELAY_SECONDS
+            except AwsError as error:
+                self._queue_is(f"SQS does not answer ({type(error).__name__})")
+                self.stats.count("errors")
+                self._stopping.wait(delay)
+                delay = min(delay * 2, LONGEST_DELAY_SECONDS)
+            if job is not None and self._stopping.is_set():
+                self._keeper.release(job[1], job[0])
+                job = None
+            if job is None:
+                self._idle_workers.release()
+            else:
+                self._jobs.put(job)
+
+    def _receive(self, wait_seconds: int) -> Job | None:
+        asked_at = now()
+        messages = self._queue.receive(wait_seconds, self._settings.visibility_seconds)
+        self._queue_is("ok")
+        rows = backfill_rows(messages)
+        while messages and rows is not None and rows < BACKFILL_UNIT_ROWS and not self._stopping.is_set():
+            try:
+                more = self._queue.receive(0, self._settings.visibility_seconds)
+            except AwsError:
+                break
+            if not more:
+                break
+            messages += more
+            added = backfill_rows(more)
+            rows = None if added is None else rows + added
+        if not messages:
+            return None
+        self.stats.count("received", len(messages))
+        return messages, self._keeper.take(messages, asked_at)
+
+    def _queue_is(self, state: str) -> None:
+        if state != self._queue_state:
+            self._queue_state = state
+            log(LOGGER, logging.INFO if state == "ok" else logging.ERROR, "queue_state", state=state)
+
+    # ---- working
+
+    def _work_forever(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            messages, lease = job
+            try:
+                self._work(messages, lease)
+            finally:
+                self._keeper.drop(lease)
+                self._idle_workers.release()
+
+    def _work(self, messages: list[Received], lease: Lease) -> None:
+        unit = Unit(messages, lease, plan(messages, self._settings.model))
+        try:
+            self._processor.process(unit)
+        except LeaseLostError:
+            self.stats.count("leases_lost")
+            log(LOGGER, logging.WARNING, "lease_lost", messages=len(messages))
+            return
+        except (StoppingError, *AwsError):
+            log(LOGGER, logging.INFO, "unit_given_back", messages=len(messages))
+            self._acknowledge(unit)
+            self._keeper.release(lease, [message for message in messages if message not in unit.finished()])
+        except Exception:
+            # Not released: the messages come back when the lease ends, which keeps a fault of ours from spinning.
+            self.stats.count("errors")
+            LOGGER.exception("unit_failed")
+            self._acknowledge(unit)
+        else:
+            self._acknowledge(unit)
+
+    def _acknowledge(self, unit: Unit) -> None:
+        """Delete the finished messages. Where SQS does not agree, they come again and change nothing."""
+        waiting = unit.finished()
+        total = len(waiting)
+        for attempt in range(ACKNOWLEDGE_ATTEMPTS):
+            if not waiting or unit.lease.remaining() <= 0:
+                break
+            if attempt:
+                self._stopping.wait(FIRST_DELAY_SECONDS * 2**attempt)
+            try:
+                waiting = self._queue.delete(waiting)
+            except AwsError:
+                LOGGER.exception("acknowledge_failed")
+                self.stats.count("errors")
+        self.stats.count("acknowledged", total - len(waiting))
+
+    # ---- helpers
+
+    def _keep_leases(self) -> None:
+        while not self._ended.wait(self._keeper.tick_seconds):
+            self._pulses["leases"] = now()
+            self._keeper.tick()
+
+    def _do_chores(self) -> None:
+        probed = -PROBE_INTERVAL_SECONDS
+        published = time.monotonic()
+        while True:
+            self._pulses["chores"] = now()
+            # Work itself shows how the index is; without work, a failing or unknown one is looked at now and then.
+            bad = self._index_state.sentence != "ok" and not self._keeper.held()
+            if bad and time.monotonic() - probed >= PROBE_INTERVAL_SECONDS:
+                self._probe()
+                probed = time.monotonic()
+            self._notices.flush()
+            if time.monotonic() - published >= METRICS_INTERVAL_SECONDS:
+                self.stats.publish()
+                published = time.monotonic()
+            if self._ended.wait(CHORE_SECONDS):
+                return
+
+    def _probe(self) -> None:
+        try:
+            self._index.count("")
+        except PineconeError as error:
+            self._index_state.is_bad("probe", error)
+        else:
+            self._index_state.is_ok()
