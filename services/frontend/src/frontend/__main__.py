@@ -1,0 +1,77 @@
+"""`python -m frontend`: serve until SIGTERM or SIGINT, then finish what was begun."""
+
+import gc
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from aviary.embedder import Embedder
+from aviary.index import PineconeIndex
+from aviary.logs import configure, log
+from frontend.app import create_app
+from frontend.services import Parts, Services
+from frontend.settings import FrontendSettings
+
+logger = logging.getLogger("frontend")
+
+# The page itself says what is wrong with a query that is too long, so its request line must get through.
+MAX_HEAD_BYTES = 256 * 1024
+# Longer than a load balancer's 60 s, so that it never sends a request into a connection that is just closing.
+KEEP_ALIVE_SECONDS = 75
+
+
+class Server(uvicorn.Server):
+    """Says where it listens, and ends long polls when asked to stop, so that draining waits for short requests only."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            log(logger, logging.INFO, "listening", url=f"http://{self.config.host}:{port}")
+            # What is loaded by now stays: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._services.watcher.stopping.set()
+        super().handle_exit(sig, frame)
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT; exit code 0 when drained."""
+    settings = FrontendSettings()  # type: ignore[call-arg]  # the fields come from the environment
+    configure("frontend", settings.log_level)
+    key = settings.pinecone_api_key.get_secret_value()
+    parts = Parts(
+        index=PineconeIndex(key, settings.index_host, settings.pinecone_timeout_seconds),
+        load_embedder=lambda: Embedder(settings.embed_precision, settings.embed_threads),
+    )
+    app: FastAPI = create_app(settings, parts)
+    config = uvicorn.Config(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=settings.drain_seconds,
+    )
+    # The server repeats the signal that stopped it, for whoever handled it before: a clean end needs someone there.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    Server(config, app.state.services).run()
+    log(logger, logging.INFO, "stopped")
+
+
+if __name__ == "__main__":
+    main()
