@@ -1,0 +1,47 @@
+"""Run once, by a person, before anything else: `pulumi up` in this folder (docs/deploy.md has every step).
+
+It makes the bucket and the key for Pulumi's state, and four roles for GitHub's workflows, which hold no AWS keys:
+preview (pull requests, reads), drift (main, reads), and deploy in the environments dev and prod.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import pulumi
+import pulumi_aws as aws
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository: this folder is a package of it
+
+from bootstrap.roles import Roles
+from bootstrap.state import State
+
+config = pulumi.Config()
+repository = config.require("repository")
+if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+    raise pulumi.RunError(
+        f"aviary-bootstrap:repository is {repository!r}, but it must be owner/name; "
+        "run `pulumi config set repository owner/name`"
+    )
+
+region = aws.get_region_output().region
+account_id = aws.get_caller_identity_output().account_id
+partition = aws.get_partition_output().partition
+
+state = State("aviary-state", region=region, account_id=account_id, partition=partition)
+roles = Roles(
+    "aviary-github",
+    repository=repository,
+    main_branch=config.get("mainBranch") or "main",
+    create_provider=config.get_bool("createProvider") is not False,
+    state=state,
+    account_id=account_id,
+    partition=partition,
+)
+
+pulumi.export("PULUMI_BACKEND_URL", state.backend_url)
+pulumi.export("PULUMI_SECRETS_PROVIDER", state.secrets_provider)
+pulumi.export("AWS_PREVIEW_ROLE_ARN", roles.preview.arn)
+pulumi.export("AWS_DRIFT_ROLE_ARN", roles.drift.arn)
+pulumi.export("AWS_DEPLOY_ROLE_ARN_dev", roles.deploy["dev"].arn)
+pulumi.export("AWS_DEPLOY_ROLE_ARN_prod", roles.deploy["prod"].arn)
