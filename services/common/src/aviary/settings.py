@@ -13,10 +13,16 @@ from aviary.source import DIMENSION, MODEL
 
 
 class Settings(BaseSettings):
-    """Base: frozen, `AVIARY_` prefix, empty variables count as unset."""
+    """Base: frozen, `AVIARY_` prefix, empty variables count as unset. An error names the setting, not its value: what
+    was given may hold a secret."""
 
     model_config = SettingsConfigDict(
-        env_prefix="AVIARY_", frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+        env_prefix="AVIARY_",
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

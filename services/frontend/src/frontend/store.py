@@ -199,8 +199,11 @@ class Database:
                 sql.SQL("t.{}::text").format(sql.Identifier(column)) for column in watched.source.key_columns
             ),
             table=table(watched.source),
-            text=sql.SQL("left(concat_ws(' ', {}), {})").format(
-                sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in watched.source.text_columns),
+            # Immutable, so that an index on the same expression serves it (the README has it for the products).
+            text=sql.SQL("left({}, {})").format(
+                sql.SQL(" || ' ' || ").join(
+                    sql.SQL("coalesce(t.{}::text, '')").format(sql.Identifier(c)) for c in watched.source.text_columns
+                ),
                 sql.Literal(WORDS_READ_CHARS),
             ),
             conditions=sql.SQL(" AND ").join(conditions),
