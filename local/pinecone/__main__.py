@@ -19,6 +19,7 @@ from local.pinecone.store import Store, StoreError
 
 logger = logging.getLogger("local.pinecone")
 
+BACKLOG = 512
 KEEP_ALIVE_SECONDS = 75
 SHUTDOWN_SECONDS = 3
 # The SDK puts the ids of a fetch in the URL, up to 64 KiB of it.
@@ -90,6 +91,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise OSError(f"{host}:{port} cannot be used ({error.strerror}); name another --port") from None

@@ -50,8 +50,8 @@ DATA_PLANE: list[tuple[str, str, str, Handler]] = [
     ("describe_index_stats", "POST", "/describe_index_stats", data_plane.describe_index_stats),
     ("create_namespace", "POST", "/namespaces", data_plane.create_namespace),
     ("list_namespaces", "GET", "/namespaces", data_plane.list_namespaces),
-    ("describe_namespace", "GET", "/namespaces/{namespace}", data_plane.describe_namespace),
-    ("delete_namespace", "DELETE", "/namespaces/{namespace}", data_plane.delete_namespace),
+    ("describe_namespace", "GET", "/namespaces/{namespace:path}", data_plane.describe_namespace),
+    ("delete_namespace", "DELETE", "/namespaces/{namespace:path}", data_plane.delete_namespace),
 ]
 
 

@@ -193,7 +193,7 @@ class Store:
         self._folder = folder
         self._delay = visibility_delay_seconds
         self._fsync = fsync
-        self._lock = _claim(folder)
+        self._lock: int | None = _claim(folder)
         self.indexes: dict[str, Index] = {}
         try:
             for leftover in folder.glob("*.new"):
@@ -222,16 +222,18 @@ class Store:
         self.indexes.pop(name).close()
 
     def close(self) -> None:
-        """Close every file and let another process in."""
-        for index in self.indexes.values():
-            index.close()
-        os.close(self._lock)
+        """Close every file and let another process in. Once is enough, twice does no harm."""
+        while self.indexes:
+            self.indexes.popitem()[1].close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _load(self, path: Path) -> Index:
         records = logs.read(path)
         first, end = next(records, (None, 0))
         if not isinstance(first, Configuration):
-            raise StoreError(f"{path} does not begin with an index; move it away")
+            raise DamagedLogError(f"{path} does not begin with an index; move it away")
         replayed = Index(first, Log(path, fsync=self._fsync), self._delay)
         for operation, offset in records:
             replayed.replay(operation)

@@ -17,15 +17,20 @@ def pinecone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PineconeProce
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def pinecone_client(pinecone: PineconeProcess) -> Iterator[Pinecone]:
+    """The SDK on the stand-in's control plane."""
+    with Pinecone(api_key=pinecone.api_key, host=pinecone.control_host) as client:
+        yield client
+
+
 @pytest.fixture
-def pinecone_index(pinecone: PineconeProcess) -> Iterator[PineconeTestIndex]:
+def pinecone_index(pinecone: PineconeProcess, pinecone_client: Pinecone) -> Iterator[PineconeTestIndex]:
     """Its own index, no faults left behind, and an SDK that remembers nothing."""
     name = f"test-{uuid.uuid4().hex[:12]}"
-    with Pinecone(api_key=pinecone.api_key, host=pinecone.control_host) as client:
-        client.create_index(
-            name=name, dimension=384, metric="cosine", spec={"serverless": {"cloud": "aws", "region": "us-east-1"}}
-        )
-        reset_sdk_budgets()
-        yield PineconeTestIndex(pinecone, name)
-        pinecone.clear_faults()
-        client.delete_index(name)
+    serverless = {"serverless": {"cloud": "aws", "region": "us-east-1"}}
+    pinecone_client.create_index(name=name, dimension=384, metric="cosine", spec=serverless)
+    reset_sdk_budgets()
+    yield PineconeTestIndex(pinecone, name)
+    pinecone.clear_faults()
+    pinecone_client.delete_index(name)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,13 +25,15 @@ def reset_sdk_budgets() -> None:
 class PineconeProcess:
     """The stand-in as a process. `start` waits until it listens; the port stays the same over restarts."""
 
-    def __init__(self, folder: Path, *options: str, api_key: str = "test-key") -> None:
+    def __init__(self, folder: Path, *options: str, api_key: str = "test-key", allow_faults: bool = True) -> None:
         self.data_dir = folder / "data"
         self.log_path = folder / "pinecone.log"
         self.api_key = api_key
         self.port = 0
-        self._options = options
+        self._options = [*options, *(["--allow-faults"] if allow_faults else [])]
         self.process: subprocess.Popen[bytes] | None = None
+        # Not verifying spares the second that reading the certificate authorities takes, over a whole run.
+        self._http = httpx.Client(verify=False, timeout=10)  # noqa: S501 - plain HTTP on loopback
 
     @property
     def control_host(self) -> str:
@@ -44,7 +47,7 @@ class PineconeProcess:
     def command(self) -> list[str]:
         return [
             *(sys.executable, "-m", "local.pinecone", "--port", str(self.port), "--data-dir", str(self.data_dir)),
-            *("--api-key", self.api_key, "--allow-faults", *self._options),
+            *("--api-key", self.api_key, *self._options),
         ]
 
     def start(self) -> None:
@@ -67,35 +70,44 @@ class PineconeProcess:
         self.process.kill()
         self.process.wait(10)
 
+    def stop_gracefully(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """It must end by itself, with status 0."""
+        assert self.process is not None
+        self.process.send_signal(how)
+        assert self.process.wait(10) == 0
+
     def stop(self) -> None:
+        self._http.close()
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(10)
 
     def faults(self, **rule: Any) -> int:
         """Add a fault (see local.pinecone.faults.Fault); its id."""
-        answer = httpx.post(f"{self.control_host}/_faults", json=rule)
+        answer = self._http.post(f"{self.control_host}/_faults", json=rule)
         assert answer.status_code == 200, answer.text
         return int(answer.json()["id"])
 
     def fault_report(self) -> dict[str, Any]:
         """Rules with their counters."""
-        report: dict[str, Any] = httpx.get(f"{self.control_host}/_faults").json()
+        report: dict[str, Any] = self._http.get(f"{self.control_host}/_faults").json()
         return report
 
     def clear_faults(self) -> None:
         """End all faults, and what the SDK in this process made of them."""
-        httpx.delete(f"{self.control_host}/_faults").raise_for_status()
+        self._http.delete(f"{self.control_host}/_faults").raise_for_status()
         reset_sdk_budgets()
 
     def visibility_delay(self, index: str, milliseconds: float) -> None:
         """Reads of the index see writes this late from now on. 0 shows at once what was held back."""
-        answer = httpx.put(f"{self.control_host}/_visibility/{index}", json={"delay_ms": milliseconds})
+        answer = self._http.put(f"{self.control_host}/_visibility/{index}", json={"delay_ms": milliseconds})
         assert answer.status_code == 200, answer.text
 
     def counts(self, index: str) -> dict[str, dict[str, int]]:
         """Per operation of an index: requests, errors, records."""
-        counts: dict[str, dict[str, int]] = httpx.get(f"{self.control_host}/_stats").json()["indexes"].get(index, {})
+        counts: dict[str, dict[str, int]] = (
+            self._http.get(f"{self.control_host}/_stats").json()["indexes"].get(index, {})
+        )
         return counts
 
     def _listening(self, offset: int) -> str | None:
