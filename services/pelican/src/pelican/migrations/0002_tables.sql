@@ -19,15 +19,15 @@ CREATE TABLE sync.source (
 -- another writer. A row holds many keys: one row a statement, shard and some 200 keys.
 --
 -- The primary key is the only index (a second one would cost every writer) and is what Pelican's questions need: which
--- shards have work is a loose scan over its first three columns, the next rows of a shard are a range of it.
+-- shards have work is a loose scan over its first three columns, the next rows of a shard are a range of it. For the
+-- same reason it has no check constraints: only functions of ours write here.
 CREATE TABLE sync.outbox (
   seq            bigint GENERATED ALWAYS AS IDENTITY,
   source_id      smallint NOT NULL,
-  shard          smallint NOT NULL CHECK (shard BETWEEN 0 AND 15),
-  lane           smallint NOT NULL DEFAULT 0 CHECK (lane BETWEEN 0 AND 1), -- 0 live, 1 backfill
+  shard          smallint NOT NULL, -- 0 to 15
+  lane           smallint NOT NULL DEFAULT 0, -- 0 live, 1 backfill
   keys           text[] NOT NULL,
-  -- Stored, so that counting keys never reads the arrays.
-  key_count      integer NOT NULL GENERATED ALWAYS AS (cardinality(keys)) STORED,
+  key_count      integer NOT NULL, -- of `keys`, so that counting never reads the arrays
   text_unchanged boolean NOT NULL DEFAULT false,
   enqueued_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (lane, source_id, shard, seq)
