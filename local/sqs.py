@@ -159,6 +159,10 @@ class FifoBackend(SQSBackend):
         gone = _client_gone()
         with self._changed:
             while not gone():
+                # Before moto looks at one message after the other: it would skip a group's first message for the sake
+                # of a later one whose lease has ended too, and then hand out the later one.
+                pending = self.get_queue(queue_name).pending_messages
+                pending.difference_update([message for message in pending if message.visible])
                 received = super().receive_message(queue_name, count, 0, visibility_timeout, message_attribute_names)
                 self._save(queue_name)
                 left = deadline - time.monotonic()
