@@ -3,6 +3,7 @@
 import enum
 import logging
 import random
+import re
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,8 +25,9 @@ LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FIRST_DELAY_SECONDS = 0.1
-LONGEST_DELAY_SECONDS = 10.0
+LONGEST_DELAY_SECONDS = 5.0
 LONGEST_RETRY_AFTER_SECONDS = 60.0
+WRONG_DIMENSION = re.compile(r"vector dimension \d+ does not match", re.IGNORECASE)
 
 
 class Verdict(enum.Enum):
@@ -49,7 +51,7 @@ def verdict(error: PineconeError) -> Verdict:
         case PineconeValueError() | PineconeTypeError():
             return Verdict.CONTENT
         case ApiError(status_code=400 | 413 | 422):
-            return Verdict.OPERATOR if "dimension" in error.message.lower() else Verdict.CONTENT
+            return Verdict.OPERATOR if WRONG_DIMENSION.search(error.message) else Verdict.CONTENT
         case ApiError(status_code=401 | 402 | 403 | 404 | 405 | 409 | 412 | 415):
             return Verdict.OPERATOR
         case _:
@@ -69,7 +71,7 @@ def describe(error: PineconeError) -> str:
 def delay_seconds(attempt: int, retry_after: float | None, jitter: float) -> float:
     """How long to wait after failure number `attempt` (from 1); `jitter` is from 0 to 1.
 
-    Doubles up to ten seconds, and is never shorter than the server asked for.
+    Doubles up to five seconds, and is never shorter than the server asked for.
     """
     backoff = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(attempt - 1, 16)) * (0.5 + jitter / 2)
     return max(backoff, min(retry_after or 0.0, LONGEST_RETRY_AFTER_SECONDS) * (1 + jitter / 4))

@@ -1,0 +1,34 @@
+"""Embedders without meaning, for tests that do not need any."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aviary.source import DIMENSION, MODEL
+
+Vectors = NDArray[np.float32]
+
+
+class HashEmbedder:
+    """Equal texts, equal unit vectors; other texts, other vectors. Keeps what it was asked."""
+
+    model = MODEL
+    dimension = DIMENSION
+    precision = "f32"
+
+    def __init__(self, *_: object) -> None:
+        self.calls: list[list[str]] = []
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        self.calls.append(list(texts))
+        return np.stack([vector_of(text) for text in texts])
+
+
+def vector_of(text: str) -> Vectors:
+    """HashEmbedder's vector, shape (384,)."""
+    seed = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
+    values = np.random.default_rng(seed).standard_normal(DIMENSION).astype(np.float32)
+    unit: Vectors = values / np.linalg.norm(values)
+    return unit
