@@ -1,0 +1,1 @@
+"""Our rules as a CrossGuard policy pack: `pulumi preview --policy-pack policies`."""
