@@ -55,6 +55,7 @@ class Screen:
         self.console.print(f"{clock}{event.text}", style=style or None, markup=False)
 
     def _endpoints(self, event: Event) -> None:
+        self._say(event, "bold")
         for name, address in event.data.items():
             self.console.print(f"  {name:<12} {address}", markup=False)
 

@@ -174,15 +174,17 @@ class Folder:
         """Nothing is up any more (or not yet)."""
         self._state.unlink(missing_ok=True)
 
-    def delete(self) -> None:
-        """Delete the folder with all its data; FolderError when it is not ours."""
-        if not self.path.exists():
-            return
+    def check_ours(self) -> None:
+        """FolderError when the folder was not made by us, so that it is never deleted by mistake."""
         if not self._marker.exists():
             raise FolderError(
                 f"{self.path} is not a data folder of this stack (no {MARKER} in it), so it is not deleted; "
                 "delete it yourself if you are sure"
             )
+
+    def delete(self) -> None:
+        """Delete the folder with all its data; FolderError when it is not ours."""
+        self.check_ours()
         # The marker goes last: a deletion that was cut short can be repeated.
         for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == MARKER):
             if entry.is_dir() and not entry.is_symlink():

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import boto3
 import psycopg
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from pinecone.errors import PineconeError
 from psycopg import sql
 
 from aviary.index import PineconeIndex
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
 PINECONE_SECONDS = 5.0
+# What a process that is just starting again makes of a question.
+PASSING = (psycopg.Error, BotoCoreError, ClientError, PineconeError, OSError)
 
 
 class SourceReading(NamedTuple):
@@ -83,6 +87,13 @@ class Gauges:
             for name, table, namespace, rows, outbox, backfilling in waiting
         ]
         return Reading(sources, queued, in_flight, dead_letters)
+
+    def try_read(self) -> Reading | None:
+        """The same, or None while something is just starting again."""
+        try:
+            return self.read()
+        except PASSING:
+            return None
 
     def close(self) -> None:
         self._index.close()

@@ -44,7 +44,7 @@ class Spec:
     """One process. `ready` and `alive` are blocking checks that answer within a few seconds and do not raise.
 
     `stage`: higher stages are stopped first, equal ones together. `prepare` runs before every start.
-    `death_signal` is what the process gets when the supervisor itself is killed.
+    `death_signal` is what the process gets when the supervisor itself is killed. `folder`: its working directory.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Spec:
     prepare: Callable[[], None] | None = None
     alive: Callable[[], bool] | None = None
     user: str = ""
+    folder: Path | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals = signal.SIGKILL
     stop_seconds: float = 20.0
@@ -113,12 +114,15 @@ class Supervisor:
         """Return when everything is ready and every step has run; StartError, or a step's own error, when not."""
         self._tasks = [asyncio.create_task(self._keep(service), name=service.spec.name) for service in self.services]
         self._tasks += [asyncio.create_task(self._run(step), name=step.name) for step in self._steps]
-        everything = asyncio.ensure_future(self.reached(*self._reached))
-        done, _ = await asyncio.wait([everything, *self._tasks], return_when=asyncio.FIRST_EXCEPTION)
-        if not everything.done():
+        everything = asyncio.create_task(self.reached(*self._reached))
+        pending = {everything, *self._tasks}
+        try:
+            while not everything.done():
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
             everything.cancel()
-        for task in done:
-            task.result()
 
     async def reached(self, *names: str) -> None:
         """Return when all of these are reached."""
@@ -153,7 +157,12 @@ class Supervisor:
         losses = 0
         while True:
             began = time.monotonic()
-            why = await self._one_life(service)
+            try:
+                why = await self._one_life(service)
+            except (OSError, RuntimeError) as error:
+                if not first.is_set():
+                    raise
+                why = str(error)
             losses = 1 if time.monotonic() - began > STEADY_SECONDS else losses + 1
             if not first.is_set() and losses >= START_ATTEMPTS:
                 raise StartError(
@@ -210,6 +219,7 @@ class Supervisor:
                 *tether,
                 *spec.command,
                 env=dict(spec.environment),
+                cwd=spec.folder,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,313 @@
+"""`up`: run a stack until told to stop, fill it at its first start, and say what happens."""
+
+import asyncio
+import importlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from local import ports
+from local.console import Screen
+from local.events import Event, Kind, Stream, decode, to_pipe
+from local.folder import Folder, FolderError
+from local.postgres import PostgresError
+from local.stack import REPOSITORY, Plan, Stack
+from local.supervisor import Reporter, Service, StartError, Step, Supervisor, end_leftovers
+
+if TYPE_CHECKING:
+    from local.gauges import Reading
+
+DEFAULT_ROWS = 5_000
+POLL_SECONDS = 0.2
+STALLED_SECONDS = 30.0
+LOAD_CHUNK_ROWS = 1_000
+KNOWN = (FolderError, StartError, PostgresError)
+ENDPOINTS = {
+    "frontend": "frontend_url",
+    "postgres": "postgres_dsn",
+    "queue": "queue_url",
+    "dead letters": "dlq_url",
+    "pinecone": "index_host",
+}
+
+Sink = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a person asked for. `began`: Unix seconds at which the command was given."""
+
+    folder: Folder
+    plan: Plan
+    rows: int
+    catalogue: bool
+    began: float
+
+
+class Run(Reporter):
+    """One life of a stack, from `up` to `down`. Use it inside the folder's lock."""
+
+    def __init__(self, options: Options, sinks: Sequence[Sink]) -> None:
+        self._options = options
+        self._folder = options.folder
+        self._stream = Stream(self._folder.events, sinks)
+        self._healthy = False
+        self._loaded_rows = 0
+        self._loaded_at = 0.0
+
+    async def main(self) -> int:
+        """The exit status: 0 after a stop that was asked for, 1 when the stack did not come up."""
+        self._loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._loop.add_signal_handler(number, stop.set)
+        self._recover()
+        self._stack = Stack(self._folder, self._options.plan)
+        for note in self._stack.notes:
+            self._send("note", note)
+        steps = self._stack.steps()
+        if self._options.catalogue and "catalogue" not in self._folder.choices():
+            steps.append(Step(name="catalogue", run=self._load_catalogue, needs=("migrate",)))
+        self._supervisor = Supervisor(self._stack.specs(), steps, self)
+        work = asyncio.create_task(self._work([step.name for step in steps]))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        failure = work.exception() if work.done() else None
+        if failure is not None:
+            self._send("failed", self._explained(failure))
+        else:
+            await stopped
+        for task in (work, stopped):
+            task.cancel()
+        await asyncio.gather(work, stopped, return_exceptions=True)
+        await self._supervisor.stop()
+        self._folder.clear_state()
+        self._folder.write_processes([])
+        self._send("down", f"stopped; the data stays in {self._folder.path}")
+        return 0 if failure is None else 1
+
+    # ---- what the supervisor tells
+
+    def changed(self, service: Service) -> None:
+        self._folder.write_processes(
+            [{"name": s.spec.name, "pid": s.pid, "created": s.created} for s in self._supervisor.services if s.pid]
+        )
+        self._send("service", f"{service.spec.name} {service.state} (pid {service.pid})", service.spec.name)
+        if self._healthy:
+            self._write_state()
+        elif service.state == "ready":
+            ready = sum(s.state == "ready" for s in self._supervisor.services)
+            self._send("progress", "", "start", ready, len(self._supervisor.services))
+
+    def lost(self, service: Service, why: str, pause_seconds: float) -> None:
+        name, log = service.spec.name, service.spec.log
+        self._send("lost", f"{name} ended ({why}); it starts again in {pause_seconds:.2g} s (log: {log})", name)
+
+    def stopping(self, services: Sequence[Service]) -> None:
+        self._send("stopping", "stopping " + ", ".join(service.spec.name for service in services))
+
+    # ---- the way up
+
+    def _recover(self) -> None:
+        """Clear away what a supervisor that was killed left behind."""
+        self._folder.clear_state()
+        left = end_leftovers(self._folder.processes())
+        if left:
+            self._send("note", f"ended what an earlier run had left: {', '.join(left)}")
+        port = self._options.plan.port
+        if not ports.is_free(port):
+            raise FolderError(f"port {port} is used by {ports.holder(port)}; stop that, or choose another with --port")
+
+    async def _work(self, steps: Sequence[str]) -> None:
+        start = asyncio.create_task(self._supervisor.start())
+        watch = asyncio.create_task(self._until_searchable(steps))
+        try:
+            await asyncio.wait([start, watch], return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                watch.result()
+            await start
+            self._healthy = True
+            self._write_state()
+            took = time.time() - self._options.began
+            state = self._stack.state()
+            endpoints = {label: state[key] for label, key in ENDPOINTS.items()}
+            self._send("up", f"all is up after {took:.1f} s", **endpoints, logs=str(self._folder.logs))
+            self._send("searchable", await watch)
+        finally:
+            for task in (start, watch):
+                task.cancel()
+
+    async def _until_searchable(self, steps: Sequence[str]) -> str:
+        """Return, with a sentence, once every captured change has been processed."""
+        # The SDKs take a second to import: meanwhile everything else starts.
+        gauges_module = await self._supervisor.in_thread(lambda: importlib.import_module("local.gauges"))
+        await self._supervisor.reached("postgres", "sqs", "pinecone", *steps)
+        lost = self._stack.what_was_lost()
+        if lost:
+            self._send("note", f"{lost}: every row is sent again")
+            await self._supervisor.in_thread(self._stack.request_backfill)
+        moved_at = time.monotonic()
+        with gauges_module.Gauges(self._stack.state()) as gauges:
+            reading: Reading | None = None
+            while reading is None or not reading.settled:
+                before, reading = reading, await self._supervisor.in_thread(gauges.try_read)
+                if reading is not None:
+                    self._send("progress", "", "index", reading.vectors, reading.rows)
+                if reading != before:
+                    moved_at = time.monotonic()
+                elif time.monotonic() - moved_at > STALLED_SECONDS:
+                    self._send(
+                        "note", f"nothing has moved for {STALLED_SECONDS:.0f} s; {self._folder.logs} may say why"
+                    )
+                    moved_at = time.monotonic()
+                await asyncio.sleep(POLL_SECONDS)
+        return self._summary(reading, time.time())
+
+    def _summary(self, reading: "Reading", now: float) -> str:
+        text = f"{reading.vectors:,} of {reading.rows:,} rows are searchable"
+        if self._loaded_rows:
+            seconds = now - self._loaded_at
+            text += (
+                f"; {self._loaded_rows:,} were indexed in {seconds:.1f} s ({self._loaded_rows / seconds:,.0f} rows/s)"
+            )
+        if reading.dead_letters:
+            text += f"; {reading.dead_letters:,} messages are in the dead letter queue"
+        return f"{text}; {now - self._options.began:.1f} s since the start"
+
+    def _load_catalogue(self) -> None:
+        """Fill the products table, once in the life of a folder and only while it is empty."""
+        # Not needed at later starts.
+        from local.catalogue import products  # noqa: PLC0415
+
+        with psycopg.connect(self._stack.postgres.dsn()) as connection:
+            found = connection.execute("SELECT EXISTS (SELECT FROM products)").fetchone()
+            if found == (False,):
+                columns = "sku, name, description, category, price, attributes"
+                rows = 0
+                with connection.cursor().copy(f"COPY products ({columns}) FROM STDIN") as copy:
+                    for product in products(self._options.rows):
+                        copy.write_row(
+                            (
+                                product.sku,
+                                product.name,
+                                product.description,
+                                product.category,
+                                product.price,
+                                json.dumps(product.attributes),
+                            )
+                        )
+                        rows += 1
+                        if rows % LOAD_CHUNK_ROWS == 0 or rows == self._options.rows:
+                            progress = Event(kind="progress", name="load", done=rows, total=self._options.rows)
+                            self._loop.call_soon_threadsafe(self._stream.send, progress)
+                connection.commit()
+                self._loaded_rows, self._loaded_at = rows, time.time()
+        self._folder.keep(catalogue={"rows": self._loaded_rows})
+
+    # ---- saying it
+
+    def _write_state(self) -> None:
+        processes = [
+            {
+                "name": service.spec.name,
+                "pid": service.pid,
+                "log": str(service.spec.log),
+                "state": service.state,
+                "since": service.ready_since,
+                "restarts": service.restarts,
+            }
+            for service in self._supervisor.services
+        ]
+        supervisor = {"pid": os.getpid(), "since": self._options.began}
+        self._folder.write_state({**self._stack.state(), "processes": processes, "supervisor": supervisor})
+
+    def _send(self, kind: Kind, text: str, name: str = "", done: int = 0, total: int = 0, **data: str) -> None:
+        self._stream.send(Event(kind=kind, text=text, name=name, done=done, total=total, data=data))
+
+    def _explained(self, failure: BaseException) -> str:
+        if isinstance(failure, KNOWN):
+            return str(failure)
+        log = self._folder.log("supervisor")
+        with log.open("a") as file:
+            traceback.print_exception(failure, file=file)
+        return f"the stack did not come up, by a fault of its own ({type(failure).__name__}; details: {log})"
+
+
+def up(options: Options, *, detach: bool, events_fd: int | None) -> int:
+    """The command. `events_fd`: this is the background half of a detached one, and there the events go."""
+    if detach:
+        return _detached(options)
+    screen = Screen()
+    sinks: list[Sink] = [screen.show] if events_fd is None else [to_pipe(events_fd)]
+    try:
+        options.folder.make()
+        if events_fd is not None:
+            log = os.open(options.folder.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+        with options.folder.locked():
+            return asyncio.run(Run(options, sinks).main())
+    except KNOWN as error:
+        for sink in sinks:
+            sink(Event(kind="failed", text=str(error)))
+        return 1
+    finally:
+        screen.close()
+
+
+def _detached(options: Options) -> int:
+    """Start the background half in its own session and show its events until all rows are searchable."""
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "local", "up", *_arguments(options), "--events-fd", str(writer)]
+    subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=[writer],
+        start_new_session=True,
+    )
+    os.close(writer)
+    screen = Screen()
+    last: Event | None = None
+    try:
+        with os.fdopen(reader, "rb") as pipe:
+            for line in pipe:
+                last = decode(line)
+                screen.show(last)
+    except KeyboardInterrupt:
+        screen.close()
+        print(f"it goes on in the background; stop it with `python -m local down --data-dir {options.folder.path}`")
+        return 130
+    finally:
+        screen.close()
+    if last is not None and last.kind == "searchable":
+        return 0
+    if last is None or last.kind != "failed":
+        print(f"the stack ended before it was up; see {options.folder.log('supervisor')}", file=sys.stderr)
+    return 1
+
+
+def _arguments(options: Options) -> list[str]:
+    plan = options.plan
+    arguments = {
+        "--data-dir": options.folder.path,
+        "--pelicans": plan.pelicans,
+        "--emus": plan.emus,
+        "--port": plan.port,
+        "--rows": options.rows,
+        "--began": options.began,
+    }
+    flags = [] if options.catalogue else ["--no-catalogue"]
+    return [*flags, *itertools.chain.from_iterable((name, str(value)) for name, value in arguments.items())]
