@@ -1,7 +1,6 @@
 """Shows events to a person: bars and colour on a terminal, plain lines anywhere else."""
 
 import time
-from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -16,7 +15,9 @@ TITLES = {"start": "starting", "load": "loading rows", "index": "indexing rows",
 class Screen:
     """Renders a stream of events; `close` takes the bars away. Not for use by several threads."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, clock: bool = True) -> None:
+        """`clock`: begin lines with the time where they go to a file."""
+        self._clock = clock
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
@@ -51,7 +52,11 @@ class Screen:
         self._shown.clear()
 
     def _say(self, event: Event, style: str) -> None:
-        clock = "" if self.console.is_terminal else time.strftime("%H:%M:%S ", time.localtime(event.time))
+        clock = (
+            ""
+            if self.console.is_terminal or not self._clock
+            else time.strftime("%H:%M:%S ", time.localtime(event.time))
+        )
         self.console.print(f"{clock}{event.text}", style=style or None, markup=False)
 
     def _endpoints(self, event: Event) -> None:
@@ -82,9 +87,9 @@ class Screen:
         self._progress.update(self._tasks[event.name], completed=event.done, total=event.total)
 
 
-def confirm(question: str, ask: Callable[[str], str] = input) -> bool:
+def confirm(question: str) -> bool:
     """Ask; only "y" or "yes" is a yes, and a closed input is a no."""
     try:
-        return ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
     except EOFError:
         return False

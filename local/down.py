@@ -22,7 +22,7 @@ POLL_SECONDS = 0.05
 
 def down(folder: Folder) -> int:
     """Ask the supervisor to stop and show how it does."""
-    screen = Screen()
+    screen = Screen(clock=False)
     pid = folder.running_pid()
     if pid is None:
         left = end_leftovers(folder.processes())

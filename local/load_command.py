@@ -46,7 +46,7 @@ def load_file(folder: Folder, path: Path, mapping: Mapping[str, str], source: st
 
 
 def _wait(state: dict[str, object], source: str) -> None:
-    screen = Screen()
+    screen = Screen(clock=False)
     try:
         with Gauges(state) as gauges:
             while True:
