@@ -12,13 +12,11 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 
 from frontend import api, pages
-from frontend.middleware import Guard
+from frontend.middleware import MAX_BODY_BYTES, Guard
 from frontend.problems import ProblemBody, ProblemError, from_validation
 from frontend.services import Parts, Services
 from frontend.settings import FrontendSettings
 
-# A description of a million characters, however JSON escapes it, and no more.
-MAX_BODY_BYTES = 8 * 1024 * 1024
 COMPRESS_FROM_BYTES = 2_000
 
 
@@ -38,7 +36,6 @@ def create_app(settings: FrontendSettings, parts: Parts) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=MAX_BODY_BYTES,
     )
     app.state.services = services
     app.include_router(api.router)

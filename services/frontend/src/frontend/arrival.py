@@ -55,11 +55,13 @@ class Watcher:
         self._model = model
         self._places = asyncio.Semaphore(WATCHERS)
         self.stopping = asyncio.Event()
+        self.looks = 0
         self.measurements: deque[Measurement] = deque(maxlen=KEPT_MEASUREMENTS)
         self._measured: deque[tuple[str, int]] = deque(maxlen=KEPT_MEASUREMENTS)
 
     async def look(self, watched: Watched, key: str) -> Arrival:
         """One look."""
+        self.looks += 1
         row = await self._database.row(watched, key)
         document = None if row is None else render(watched.source, key, row, self._model)
         match = await self._index.find(watched.source.namespace, vector_id(key))

@@ -8,6 +8,7 @@ import time
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aviary.logs import log
@@ -15,6 +16,10 @@ from aviary.logs import log
 logger = logging.getLogger(__name__)
 
 # An id that comes from outside goes into logs and headers: only what is harmless there.
+# A description of a million characters, however it is escaped, and no more.
+MAX_BODY_BYTES = 8 * 1024 * 1024
+# A larger body is still read to its end, and thrown away, so that its sender gets to read the refusal.
+DRAINED_BODY_BYTES = 64 * 1024 * 1024
 REQUEST_ID = re.compile(r"[A-Za-z0-9._=;:-]{8,128}")
 UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 PROBES = frozenset({"/healthz", "/readyz"})
@@ -67,7 +72,7 @@ class Guard:
                 message = "a change must come from this site's own pages (or from a client that is no browser)"
                 await _refuse(answer, 403, "cross_origin", message, request_id)
             else:
-                await self._app(scope, receive, answer)
+                await self._app(scope, _limited(receive), answer)
         except Exception:
             # The traceback's text may quote a row: the log gets the error's type and place only.
             logger.exception("request_failed", extra={"fields": {"request_id": request_id}})
@@ -107,6 +112,24 @@ def same_origin(headers: Headers) -> bool:
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id") or headers.get("x-amzn-trace-id") or ""
     return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _limited(receive: Receive) -> Receive:
+    """`receive` that raises HTTPException 413 once the body is larger than it may be."""
+    size = 0
+
+    async def limited() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size <= MAX_BODY_BYTES:
+            return message
+        while message.get("more_body") and size <= DRAINED_BODY_BYTES:
+            message = await receive()
+            size += len(message.get("body", b""))
+        raise HTTPException(status_code=413)
+
+    return limited
 
 
 async def _refuse(send: Send, status: int, code: str, message: str, request_id: str) -> None:

@@ -21,13 +21,9 @@ MAX_PRICE = Decimal("9999999999.99")
 
 
 def storable(text: str) -> str:
-    """What Postgres can keep as text: no NUL byte, no half of a surrogate pair."""
+    """What Postgres can keep as text: no NUL byte. (Half of a surrogate pair is no `str` to pydantic.)"""
     if "\0" in text:
         raise ValueError("holds a NUL byte, which Postgres cannot store in text; remove it")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is not a character; remove it") from None
     return text
 
 
@@ -40,13 +36,12 @@ def not_blank(text: str) -> str:
 def storable_json(value: dict[str, Any]) -> dict[str, Any]:
     """What a jsonb column can keep: finite numbers, storable strings, a bounded size."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        storable(text)
+        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:
         raise ValueError("holds NaN, Infinity or half of a surrogate pair; JSON has none of them") from error
-    if "\\u0000" in text:
+    if b"\\u0000" in encoded:
         raise ValueError("holds a NUL byte, which Postgres cannot store; remove it")
-    if len(text.encode()) > MAX_ATTRIBUTES_BYTES:
+    if len(encoded) > MAX_ATTRIBUTES_BYTES:
         raise ValueError(f"at most {MAX_ATTRIBUTES_BYTES:,} bytes of JSON; shorten it")
     return value
 

@@ -124,8 +124,8 @@ def explain(found: Mapping[str, Any]) -> str:  # noqa: PLR0911 - one line a kind
             given = len(found["input"]) if isinstance(found.get("input"), str) else "more"
             shown = f"{given:,}" if isinstance(given, int) else given
             return f"at most {context['max_length']:,} characters, and this has {shown}; shorten it"
-        case "string_too_short":
-            return "must not be empty"
+        case "string_unicode":
+            return "holds half of a surrogate pair, which is not a character; remove it"
         case "missing":
             return "is required"
         case "extra_forbidden":

@@ -70,6 +70,10 @@ class Products:
         self._categories = (time.monotonic(), found)
         return found
 
+    def forget(self) -> None:
+        """Read the categories anew at the next question."""
+        self._categories = (float("-inf"), [])
+
     async def create(self, new: NewProduct) -> Written:
         values = new.model_dump()
         values["sku"] = new.sku or f"P-{secrets.token_hex(5).upper()}"

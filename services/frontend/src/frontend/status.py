@@ -17,7 +17,7 @@ from aviary.logs import log
 from frontend.arrival import Measurement, Watcher
 from frontend.problems import ProblemError
 from frontend.queues import QueueDepths
-from frontend.store import Connection, Database, Watched, table
+from frontend.store import Connection, Database, Watched
 from frontend.vectors import AsyncIndex
 
 logger = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ class StatusBoard:
             for column in watched.source.text_columns
         )
         statement = sql.SQL("SELECT count(*) AS rows, count(*) FILTER (WHERE {}) AS blank FROM {}").format(
-            blank, table(watched.source)
+            blank, sql.Identifier(watched.source.schema, watched.source.table)
         )
         try:
             async with connection.transaction():

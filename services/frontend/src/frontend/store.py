@@ -124,6 +124,10 @@ class Database:
         self._sources = (time.monotonic(), found)
         return found
 
+    def forget(self) -> None:
+        """Read the watched tables anew at the next question."""
+        self._sources = (float("-inf"), {})
+
     async def source(self, name: str) -> Watched:
         """One watched table; 404 when there is none of that name."""
         known = await self.sources()
@@ -145,11 +149,11 @@ class Database:
         shown = sql.SQL(", ").join(_shown(watched, column) for column in watched.columns)
         statement = sql.SQL("SELECT {}, {} FROM {} t JOIN {}").format(
             sql.SQL(", ").join(
-                sql.SQL("t.{}::text AS {}").format(sql.Identifier(column), sql.Identifier(f"_key{position}"))
+                sql.SQL("t.{}::text AS {}").format(name_of(column), sql.Identifier(f"_key{position}"))
                 for position, column in enumerate(watched.source.key_columns)
             ),
             shown,
-            table(watched.source),
+            name_of(watched.source.schema, watched.source.table),
             _join_keys(watched),
         )
         async with self.connection() as connection:
@@ -164,10 +168,10 @@ class Database:
             return None
         statement = sql.SQL("SELECT {} FROM {} t JOIN {}").format(
             sql.SQL(", ").join(
-                sql.SQL("t.{}").format(sql.Identifier(column))
+                sql.SQL("t.{}").format(name_of(column))
                 for column in dict.fromkeys((*watched.source.text_columns, *watched.source.metadata_columns))
             ),
-            table(watched.source),
+            name_of(watched.source.schema, watched.source.table),
             _join_keys(watched),
         )
         async with self.connection() as connection:
@@ -196,13 +200,13 @@ class Database:
             " WHERE {conditions} ORDER BY ts_rank_cd(document.words, words.query, 1) DESC, {keys} LIMIT %s"
         ).format(
             keys=sql.SQL(", ").join(
-                sql.SQL("t.{}::text").format(sql.Identifier(column)) for column in watched.source.key_columns
+                sql.SQL("t.{}::text").format(name_of(column)) for column in watched.source.key_columns
             ),
-            table=table(watched.source),
+            table=name_of(watched.source.schema, watched.source.table),
             # Immutable, so that an index on the same expression serves it (the README has it for the products).
             text=sql.SQL("left({}, {})").format(
                 sql.SQL(" || ' ' || ").join(
-                    sql.SQL("coalesce(t.{}::text, '')").format(sql.Identifier(c)) for c in watched.source.text_columns
+                    sql.SQL("coalesce(t.{}::text, '')").format(name_of(c)) for c in watched.source.text_columns
                 ),
                 sql.Literal(WORDS_READ_CHARS),
             ),
@@ -213,8 +217,9 @@ class Database:
             return [key_text(list(row.values())) for row in await cursor.fetchall()]
 
 
-def table(source: Source) -> sql.Identifier:
-    return sql.Identifier(source.schema, source.table)
+def name_of(*parts: str) -> sql.Identifier:
+    """A name for a statement that has parameters, where psycopg reads a percent sign twice as one."""
+    return sql.Identifier(*(part.replace("%", "%%") for part in parts))
 
 
 def _watched(row: DictRow) -> Watched:
@@ -251,7 +256,7 @@ def _join_keys(watched: Watched) -> sql.Composed:
     names = [sql.Identifier(f"k{position}") for position in range(len(columns))]
     conditions = [
         sql.SQL("t.{} = CASE WHEN pg_input_is_valid(k.{}, {}) THEN k.{}::{} END").format(
-            sql.Identifier(column), name, sql.Literal(watched.types[column]), name, sql.SQL(watched.types[column])
+            name_of(column), name, sql.Literal(watched.types[column]), name, sql.SQL(watched.types[column])
         )
         for column, name in zip(columns, names, strict=True)
     ]
@@ -263,7 +268,7 @@ def _join_keys(watched: Watched) -> sql.Composed:
 
 
 def _shown(watched: Watched, column: str) -> sql.Composed:
-    name = sql.Identifier(column)
+    name = name_of(column)
     if column not in watched.texts:
         return sql.SQL("t.{} AS {}").format(name, name)
     return sql.SQL("left(t.{}, {}) AS {}").format(name, sql.Literal(TEXT_SHOWN_CHARS + 1), name)
