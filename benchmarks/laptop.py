@@ -1,0 +1,144 @@
+"""What the laptop stack does, measured on the real processes of `python -m local`.
+
+    .venv/bin/python -m benchmarks.laptop                 # everything, once
+    .venv/bin/python -m benchmarks.laptop --runs 3 --json build/laptop.json
+
+Measured in each run, on a new data folder: the time from `up` until every row of the catalogue is searchable; rows a
+second from the first row in the table until the last is searchable; commit → searchable of single-row updates, one at
+a time on an idle system, each seen by asking the index until it answers with the new state; search over HTTP; the
+resident memory of each service afterwards.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from aviary.index import PineconeIndex
+from aviary.source import text_hash, vector_id
+from benchmarks.machine import describe, summary
+from local import catalogue
+from local.ports import free_port
+
+UPDATE_DEADLINE_SECONDS = 30.0
+POLL_SECONDS = 0.001
+SEARCHES_A_SECOND = 25
+MIB = 1024 * 1024
+
+
+def up(folder: Path, rows: int, port: int) -> tuple[float, str]:
+    """Start the stack; seconds until it returned with every row searchable, and what it printed."""
+    started = time.monotonic()
+    command = [sys.executable, "-m", "local", "up", "--detach", "--data-dir", str(folder)]
+    done = subprocess.run(
+        [*command, "--rows", str(rows), "--port", str(port)], check=True, capture_output=True, text=True
+    )
+    return time.monotonic() - started, done.stdout
+
+
+def commit_to_searchable(dsn: str, index: PineconeIndex, updates: int) -> list[float]:
+    """Milliseconds from each commit until a query of the index shows the row's new text."""
+    found: list[float] = []
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        ids = [row[0] for row in connection.execute("SELECT id FROM products ORDER BY id LIMIT %s", (updates,))]
+        for number, key in enumerate(ids):
+            name, description = f"Measured kettle {number}", f"Boils {number} litres of water for the benchmark"
+            expected = text_hash(f"{name}. {description}")
+            connection.execute(
+                "UPDATE products SET name = %s, description = %s WHERE id = %s", (name, description, key)
+            )
+            committed = time.monotonic()
+            while True:
+                match = index.find("products", vector_id(str(key)))
+                if match is not None and match.metadata.get("_text_hash") == expected:
+                    break
+                if time.monotonic() - committed > UPDATE_DEADLINE_SECONDS:
+                    raise SystemExit(f"update {number} was not searchable after {UPDATE_DEADLINE_SECONDS:.0f} s")
+                time.sleep(POLL_SECONDS)
+            found.append((time.monotonic() - committed) * 1000)
+            # Idle is part of the question: the next change finds nothing under way.
+            time.sleep(0.05)
+    return found
+
+
+def searches(url: str, queries: list[str]) -> tuple[list[float], list[float]]:
+    """Milliseconds of each search: as the server says, and as the client sees it. Every query is asked once."""
+    server: list[float] = []
+    client: list[float] = []
+    for text in queries:
+        began = time.monotonic()
+        with urllib.request.urlopen(f"{url}/api/search?q={urllib.parse.quote(text)}&limit=10", timeout=10) as answer:
+            body = json.load(answer)
+        client.append((time.monotonic() - began) * 1000)
+        server.append(body["timing"]["total_ms"])
+        time.sleep(1 / SEARCHES_A_SECOND)
+    return server, client
+
+
+def memory(state: dict[str, Any]) -> dict[str, int]:
+    """Resident MiB of each process, its children included."""
+    found = {}
+    for process in state["processes"]:
+        whole = psutil.Process(process["pid"])
+        found[process["name"]] = sum(p.memory_info().rss for p in [whole, *whole.children(recursive=True)]) // MIB
+    return found
+
+
+def measure(rows: int, updates: int) -> dict[str, Any]:
+    """One run on a new data folder."""
+    with tempfile.TemporaryDirectory(prefix="aviary-bench-") as root:
+        folder = Path(root) / "data"
+        try:
+            seconds, printed = up(folder, rows, free_port())
+            state = json.loads((folder / "state.json").read_text())
+            with PineconeIndex("local", state["pinecone_host"]) as index:
+                if index.count("products") != rows:
+                    raise SystemExit(f"{index.count('products')} vectors for {rows} rows")
+                latency = commit_to_searchable(state["postgres_dsn"], index, updates)
+            server, client = searches(state["frontend_url"], [query.text for query in catalogue.queries()])
+            used = memory(state)
+        finally:
+            down = [sys.executable, "-m", "local", "down", "--data-dir", str(folder)]
+            subprocess.run(down, check=False, capture_output=True)
+    return {
+        "up_seconds": round(seconds, 2),
+        "said": [line for line in printed.splitlines() if "rows/s" in line],
+        "commit_to_searchable_ms": summary(latency),
+        "search_server_ms": summary(server),
+        "search_client_ms": summary(client),
+        "resident_mib": used,
+    }
+
+
+def main() -> None:
+    """Measure, print, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=5000, help="products in the catalogue (5000)")
+    parser.add_argument("--updates", type=int, default=200, help="single-row updates to time (200)")
+    parser.add_argument("--runs", type=int, default=1, help="how often to measure everything (1)")
+    parser.add_argument("--json", type=Path, help="write the numbers here too")
+    options = parser.parse_args()
+    report: dict[str, Any] = {"machine": describe(), "rows": options.rows, "runs": []}
+    for number in range(options.runs):
+        print(f"run {number + 1} of {options.runs}", file=sys.stderr)
+        report["runs"].append(measure(options.rows, options.updates))
+    report["median_up_seconds"] = statistics.median(run["up_seconds"] for run in report["runs"])
+    text = json.dumps(report, indent=2)
+    print(text)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
