@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pinecone._internal.data_plane_helpers import _vector_to_dict
 from pinecone._internal.http_client import _encode_json
 from pinecone._internal.vector_factory import VectorFactory
-from pinecone.errors import NotFoundError, PineconeValueError, UnauthorizedError
+from pinecone.errors import NotFoundError, PineconeValueError, ServiceError, UnauthorizedError
 
 from aviary import index as adapter
 from aviary.index import PineconeIndex, Record, fetch_requests, upsert_requests
@@ -208,6 +208,14 @@ def test_ids_asks_for_a_page_only_when_it_is_needed(index: PineconeIndex, pineco
 def test_a_wrong_key_is_an_unauthorized_error(pinecone_index: PineconeTestIndex) -> None:
     with PineconeIndex("wrong", pinecone_index.host) as index, pytest.raises(UnauthorizedError):
         index.count("p")
+
+
+def test_without_the_retries_of_the_sdk_each_request_is_tried_once(pinecone_index: PineconeTestIndex) -> None:
+    pinecone_index.faults(operation="describe_index_stats", status=503)
+    with PineconeIndex(pinecone_index.api_key, pinecone_index.host, sdk_retries=False) as index:
+        with pytest.raises(ServiceError):
+            index.count("p")
+        assert pinecone_index.counts()["describe_index_stats"]["requests"] == 1
 
 
 def test_a_closed_adapter_leaves_no_warning_behind(pinecone_index: PineconeTestIndex) -> None:

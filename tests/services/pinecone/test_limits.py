@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from pinecone import Index
 from pinecone.errors import ApiError, PayloadTooLargeError
@@ -170,6 +171,13 @@ def test_a_thousand_ids_to_fetch_or_delete_and_no_more(sdk: Index, send: Send) -
     assert "1000" in refused(send, "/vectors/delete", {"ids": ids})
     sdk.delete(ids=ids[:1_000])
     assert sdk.describe_index_stats().total_vector_count == 0
+
+
+def test_a_url_as_long_as_the_sdk_can_send_is_read(sdk: Index) -> None:
+    sdk.upsert(vectors=[("1", VALUES)])
+    assert set(sdk.fetch(ids=["1", *(f"{i:0500}" for i in range(129))]).vectors) == {"1"}
+    with pytest.raises(httpx.InvalidURL):
+        sdk.fetch(ids=[f"{i:0500}" for i in range(130)])
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "x", "-1"])

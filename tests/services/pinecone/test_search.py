@@ -184,11 +184,15 @@ class Records(RuleBasedStateMachine):
     @invariant()
     def finds_each_by_its_own_vector(self) -> None:
         for id_, (values, _) in list(self.expected.items())[-3:]:
-            assert self.namespace.id(self.namespace.query(values, 1, None)[0].row) == id_
+            nearest = self.namespace.query(values, 1, None)[0]
+            assert self.namespace.id(nearest.row) == id_
+            assert nearest.score == pytest.approx(1, abs=1e-5)
 
     def _write(self, ids: list[str]) -> None:
         self.writes += 1
-        values = unit_vectors(len(ids), seed=self.writes, dimension=8)
+        # Of a different length each, so that a length kept with the wrong row shows.
+        lengths = np.arange(1, len(ids) + 1, dtype=np.float32)[:, None]
+        values = unit_vectors(len(ids), seed=self.writes, dimension=8) * lengths
         metadata = [{"write": float(self.writes), "place": float(place)} for place in range(len(ids))]
         self.namespace.upsert(ids, values, metadata)
         self.expected |= {id_: (values[place], metadata[place]) for place, id_ in enumerate(ids)}

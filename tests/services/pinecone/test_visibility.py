@@ -69,8 +69,8 @@ def test_held_back_writes_take_effect_in_their_order(sdk: Index, pinecone_index:
 def test_a_query_tells_by_its_sequence_number_which_writes_it_reflects(
     sdk: Index, pinecone_index: PineconeTestIndex
 ) -> None:
-    def reflected() -> int:
-        info = sdk.query(vector=unit_vectors(1)[0].tolist(), top_k=1, namespace="p").response_info
+    def reflected(namespace: str = "p") -> int:
+        info = sdk.query(vector=unit_vectors(1)[0].tolist(), top_k=1, namespace=namespace).response_info
         assert info is not None
         assert info.lsn_reconciled is not None
         return info.lsn_reconciled
@@ -89,10 +89,12 @@ def test_a_query_tells_by_its_sequence_number_which_writes_it_reflects(
     assert first < second < third
     assert first <= reflected() < second
     # What is held back in one namespace does not hold another one up.
+    assert reflected("q") >= third
     other = sdk.upsert(vectors=[as_dict(records(1)[0])], namespace="q").response_info
     assert other is not None
     assert other.lsn_committed is not None
     assert reflected() < second
+    assert third <= reflected("q") < other.lsn_committed
     pinecone_index.visibility_delay(0)
     assert reflected() >= max(third, other.lsn_committed)
 

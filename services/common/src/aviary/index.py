@@ -134,8 +134,7 @@ class PineconeIndex:
             filter=dict(filter) if filter else None,
             include_metadata=True,
         )
-        found = [Match(match.id, match.score, match.metadata or {}) for match in answer.matches]
-        return sorted(found, key=lambda match: -match.score)
+        return [Match(match.id, match.score, match.metadata or {}) for match in answer.matches]
 
     def find(self, namespace: str, id: str) -> Match | None:
         """See VectorIndex. It asks by query and not by fetch, because the two see a write at different times."""
