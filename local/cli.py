@@ -7,9 +7,8 @@ from pathlib import Path
 import psutil
 
 from local.folder import Folder, FolderError
-from local.stack import Plan
-from local.up import DEFAULT_ROWS, Options, up
 
+DEFAULT_ROWS = 5_000
 MAX_WORKERS = 16
 DEFAULT_PORT = 8000
 
@@ -116,18 +115,36 @@ def _command(
     return parser
 
 
+# What a command needs is imported when it is asked for: none should wait for the others' libraries.
+
+
 def _up(options: argparse.Namespace) -> int:
+    from local import up_command  # noqa: PLC0415
+
+    folder = Folder(options.data_dir)
+    if options.detach:
+        return up_command.start_in_background(folder, _again(options, folder))
+    from local.stack import Plan  # noqa: PLC0415
+    from local.up import Options  # noqa: PLC0415
+
     wanted = Options(
-        folder=Folder(options.data_dir),
+        folder=folder,
         plan=Plan(options.pelicans, options.emus, options.port),
         rows=options.rows,
         catalogue=not options.no_catalogue,
         began=options.began,
     )
-    return up(wanted, detach=options.detach, events_fd=options.events_fd)
+    if options.events_fd is not None:
+        return up_command.in_background(wanted, options.events_fd)
+    return up_command.in_terminal(wanted)
 
 
-# The other commands are imported when they are asked for: `up` should not wait for what they need.
+def _again(options: argparse.Namespace, folder: Folder) -> list[str]:
+    """The same `up`, written out in full."""
+    values = {"--data-dir": folder.path, "--pelicans": options.pelicans, "--emus": options.emus, "--port": options.port}
+    values |= {"--rows": options.rows, "--began": options.began}
+    flags = ["--no-catalogue"] if options.no_catalogue else []
+    return flags + [f"{name}={value}" for name, value in values.items()]
 
 
 def _down(options: argparse.Namespace) -> int:

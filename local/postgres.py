@@ -16,8 +16,6 @@ import time
 import warnings
 from pathlib import Path
 
-import psycopg
-
 with warnings.catch_warnings():
     # At import the package warns about a runtime folder of its own that we do not use.
     warnings.simplefilter("ignore")
@@ -139,17 +137,23 @@ class PostgresServer:
     def wait_ready(self) -> None:
         """Return once a connection succeeds; PostgresError when the process ended or 30 s have passed."""
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while True:
-            try:
-                psycopg.connect(self.dsn(), connect_timeout=2).close()
-            except psycopg.OperationalError:
-                ended = self.process is not None and self.process.poll() is not None
-                if ended or time.monotonic() > deadline:
-                    lines = self.log_path.read_text(errors="replace").strip().splitlines() or ["(empty log)"]
-                    raise PostgresError(f"Postgres did not start: {lines[-1]} (log: {self.log_path})") from None
-                time.sleep(0.02)
-            else:
-                return
+        while not self.answers():
+            ended = self.process is not None and self.process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                lines = self.log_path.read_text(errors="replace").strip().splitlines() or ["(empty log)"]
+                raise PostgresError(f"Postgres did not start: {lines[-1]} (log: {self.log_path})")
+            time.sleep(0.02)
+
+    def answers(self) -> bool:
+        """Whether a connection succeeds now."""
+        # Here and not at the top: `up` starts the server before it needs a client.
+        import psycopg  # noqa: PLC0415
+
+        try:
+            psycopg.connect(self.dsn(), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: fast shutdown, open transactions are rolled back. SIGQUIT: immediate, as a crash."""

@@ -12,8 +12,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psycopg
-
 from local import ports
 from local.folder import Folder
 from local.postgres import PostgresServer
@@ -135,6 +133,8 @@ class Stack:
 
     def request_backfill(self) -> None:
         """Ask Pelican to send every row again."""
+        import psycopg  # noqa: PLC0415 - see PostgresServer.answers
+
         with psycopg.connect(self.postgres.dsn(), autocommit=True) as connection:
             connection.execute("SELECT sync.request_backfill(id) FROM sync.source")
 
@@ -168,7 +168,7 @@ class Stack:
             folder=REPOSITORY,
             log=self.postgres.log_path,
             prepare=self.postgres.prepare,
-            ready=lambda: _connects(self.postgres.dsn()),
+            ready=self.postgres.answers,
             user=self.postgres.run_as or "",
             stop_signal=signal.SIGINT,
             death_signal=signal.SIGINT,
@@ -271,14 +271,6 @@ def answers(url: str) -> bool:
             return bool(answer.status == HTTPStatus.OK)
     except (OSError, http.client.HTTPException):
         return False
-
-
-def _connects(dsn: str) -> bool:
-    try:
-        psycopg.connect(dsn, connect_timeout=3).close()
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 def _python(module: str, *arguments: object) -> list[str]:

@@ -1,33 +1,26 @@
-"""`up`: run a stack until told to stop, fill it at its first start, and say what happens."""
+"""Runs a stack until it is told to stop, fills it at its first start, and says what happens."""
 
 import asyncio
 import importlib
-import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psycopg
-
 from local import ports
-from local.console import Screen
-from local.events import Event, Kind, Stream, decode, to_pipe
+from local.events import Event, Kind, Stream
 from local.folder import Folder, FolderError
 from local.postgres import PostgresError
-from local.stack import REPOSITORY, Plan, Stack
+from local.stack import Plan, Stack
 from local.supervisor import Reporter, Service, StartError, Step, Supervisor, end_leftovers
 
 if TYPE_CHECKING:
     from local.gauges import Reading
 
-DEFAULT_ROWS = 5_000
 POLL_SECONDS = 0.2
 STALLED_SECONDS = 30.0
 LOAD_CHUNK_ROWS = 1_000
@@ -186,7 +179,9 @@ class Run(Reporter):
 
     def _load_catalogue(self) -> None:
         """Fill the products table, once in the life of a folder and only while it is empty."""
-        # Not needed at later starts.
+        # Here and not at the top: by now Postgres has been started, which takes longer than to import them.
+        import psycopg  # noqa: PLC0415
+
         from local.catalogue import products  # noqa: PLC0415
 
         with psycopg.connect(self._stack.postgres.dsn()) as connection:
@@ -243,71 +238,14 @@ class Run(Reporter):
         return f"the stack did not come up, by a fault of its own ({type(failure).__name__}; details: {log})"
 
 
-def up(options: Options, *, detach: bool, events_fd: int | None) -> int:
-    """The command. `events_fd`: this is the background half of a detached one, and there the events go."""
-    if detach:
-        return _detached(options)
-    screen = Screen()
-    sinks: list[Sink] = [screen.show] if events_fd is None else [to_pipe(events_fd)]
+def run(options: Options, sinks: Sequence[Sink], prepare: Callable[[], None] = lambda: None) -> int:
+    """Run a stack in this process until it is told to stop. `prepare` is called once the folder is there."""
     try:
         options.folder.make()
-        if events_fd is not None:
-            log = os.open(options.folder.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
+        prepare()
         with options.folder.locked():
             return asyncio.run(Run(options, sinks).main())
     except KNOWN as error:
         for sink in sinks:
             sink(Event(kind="failed", text=str(error)))
         return 1
-    finally:
-        screen.close()
-
-
-def _detached(options: Options) -> int:
-    """Start the background half in its own session and show its events until all rows are searchable."""
-    reader, writer = os.pipe()
-    command = [sys.executable, "-m", "local", "up", *_arguments(options), "--events-fd", str(writer)]
-    subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=[writer],
-        start_new_session=True,
-    )
-    os.close(writer)
-    screen = Screen()
-    last: Event | None = None
-    try:
-        with os.fdopen(reader, "rb") as pipe:
-            for line in pipe:
-                last = decode(line)
-                screen.show(last)
-    except KeyboardInterrupt:
-        screen.close()
-        print(f"it goes on in the background; stop it with `python -m local down --data-dir {options.folder.path}`")
-        return 130
-    finally:
-        screen.close()
-    if last is not None and last.kind == "searchable":
-        return 0
-    if last is None or last.kind != "failed":
-        print(f"the stack ended before it was up; see {options.folder.log('supervisor')}", file=sys.stderr)
-    return 1
-
-
-def _arguments(options: Options) -> list[str]:
-    plan = options.plan
-    arguments = {
-        "--data-dir": options.folder.path,
-        "--pelicans": plan.pelicans,
-        "--emus": plan.emus,
-        "--port": plan.port,
-        "--rows": options.rows,
-        "--began": options.began,
-    }
-    flags = [] if options.catalogue else ["--no-catalogue"]
-    return [*flags, *itertools.chain.from_iterable((name, str(value)) for name, value in arguments.items())]
