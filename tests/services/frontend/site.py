@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from aviary.index import PineconeIndex, Record, Vector, VectorIndex
+from aviary.logs import JsonFormatter
 from aviary.source import DIMENSION, Source, index_metadata, key_text, render, vector_id
 from frontend.app import create_app
 from frontend.embedding import TextEmbedder
@@ -52,7 +53,14 @@ class WordEmbedder:
 class Server:
     """An application served from a thread, on a port of its own."""
 
-    def __init__(self, settings: FrontendSettings, index: VectorIndex, load: Callable[[], TextEmbedder]) -> None:
+    def __init__(
+        self,
+        settings: FrontendSettings,
+        index: VectorIndex,
+        load: Callable[[], TextEmbedder],
+        *,
+        wait_for_model: bool = True,
+    ) -> None:
         app = create_app(settings, Parts(index=index, load_embedder=load))
         config = uvicorn.Config(
             app, host="127.0.0.1", port=0, log_config=None, access_log=False, h11_max_incomplete_event_size=262_144
@@ -64,7 +72,8 @@ class Server:
         until(lambda: self._server.started)
         self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
         self.client = httpx.Client(base_url=self.url, timeout=30)
-        until(lambda: self.client.get("/readyz").json().get("model") != "the model is loading")
+        if wait_for_model:
+            until(lambda: self.services.embedder.status() == "ok")
 
     def stop(self) -> None:
         self.client.close()
@@ -168,8 +177,9 @@ class LogLines(logging.Handler):
         self.fields: list[Mapping[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        from aviary.logs import JsonFormatter  # noqa: PLC0415 - only here
-
+        # The libraries speak from WARNING up, see aviary.logs.configure.
+        if record.levelno < logging.WARNING and not record.name.startswith("frontend"):
+            return
         self.lines.append(JsonFormatter("frontend").format(record))
         self.fields.append({"event": record.getMessage(), **getattr(record, "fields", {})})
 

@@ -49,6 +49,8 @@ def main() -> None:
     """Run until SIGTERM or SIGINT; exit code 0 when drained."""
     settings = FrontendSettings()  # type: ignore[call-arg]  # the fields come from the environment
     configure("frontend", settings.log_level)
+    # The pool reports every attempt while the database is away; the store says once per request what came of it.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     key = settings.pinecone_api_key.get_secret_value()
     parts = Parts(
         index=PineconeIndex(key, settings.index_host, settings.pinecone_timeout_seconds),

@@ -77,6 +77,9 @@ class QueryEmbedder:
                 made = await asyncio.get_running_loop().run_in_executor(self._threads, model.embed, [text])
         except TimeoutError:
             raise unavailable("model_busy", "the model is busy; try again in a moment") from None
+        except Exception as error:
+            log(logger, logging.ERROR, "embedding_failed", error=type(error).__name__)
+            raise unavailable("model_failed", "the model could not read this query; try again in a moment") from error
         vector: Vector = made[0]
         self._vectors[text] = vector
         if len(self._vectors) > self._limit:

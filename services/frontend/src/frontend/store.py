@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from aviary.database import connection_parameters
 from aviary.logs import log
@@ -24,7 +24,11 @@ logger = logging.getLogger(__name__)
 
 APPLICATION_NAME = "aviary-frontend"
 POOL_SIZE = 10
-POOL_WAIT_SECONDS = 3.0
+POOL_WAIT_SECONDS = 2.0
+# While the database is known to be away nobody waits for it longer than this; it is long enough to get a connection
+# that the pool has made meanwhile.
+POOL_WAIT_DURING_OUTAGE_SECONDS = 0.1
+OUTAGE_SECONDS = 2.0
 # Keys are texts: those of dates and times must print here as they do where they are captured.
 SESSION = "-c statement_timeout=5000 -c timezone=UTC -c datestyle=ISO,YMD"
 SOURCES_KEPT_SECONDS = 5.0
@@ -88,6 +92,7 @@ class Database:
             name=APPLICATION_NAME,
         )
         self._sources: tuple[float, dict[str, Watched]] = (float("-inf"), {})
+        self._away_until = float("-inf")
 
     async def open(self) -> None:
         """Begin to connect; returns at once, the database may come later."""
@@ -99,10 +104,14 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection in autocommit mode; use `connection.transaction()` for more than one statement."""
+        away = time.monotonic() < self._away_until
         try:
-            async with self._pool.connection() as connection:
+            async with self._pool.connection(POOL_WAIT_DURING_OUTAGE_SECONDS if away else None) as connection:
+                self._away_until = float("-inf")
                 yield connection
         except psycopg.Error as error:
+            if isinstance(error, PoolTimeout):
+                self._away_until = time.monotonic() + OUTAGE_SECONDS
             problem = from_database(error)
             if problem.status >= 500:
                 log(logger, logging.WARNING, "database_trouble", error=type(error).__name__, sqlstate=error.sqlstate)

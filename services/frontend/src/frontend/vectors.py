@@ -12,7 +12,7 @@ from frontend.problems import from_index
 
 THREADS = 16
 # The SDK retries on its own for up to 8 s; a person who waits for a page gives up sooner.
-WAIT_SECONDS = 4.0
+WAIT_SECONDS = 2.5
 
 Answer = TypeVar("Answer")
 
