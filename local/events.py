@@ -42,17 +42,19 @@ class Stream:
 
     def __init__(self, log: Path, sinks: Sequence[Callable[[Event], None]]) -> None:
         self._log = log
-        self._sinks = list(sinks)
+        self._sinks = [self._write, *sinks]
 
     def send(self, event: Event) -> None:
-        if event.kind != "progress":
-            with self._log.open("ab") as log:
-                log.write(encode(event))
         for sink in list(self._sinks):
             try:
                 sink(event)
             except OSError:
                 self._sinks.remove(sink)
+
+    def _write(self, event: Event) -> None:
+        if event.kind != "progress":
+            with self._log.open("ab") as log:
+                log.write(encode(event))
 
 
 def to_pipe(descriptor: int) -> Callable[[Event], None]:

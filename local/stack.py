@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from local import ports
 from local.folder import Folder
 from local.postgres import PostgresServer
-from local.supervisor import Spec, StartError, Step
+from local.supervisor import Spec, StartError, Step, last_line
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INDEX = "aviary"
@@ -116,20 +116,23 @@ class Stack:
     def pelican_command(self, *arguments: str) -> None:
         """Run `python -m pelican …` as the database's owner; StartError with its last words when it fails."""
         log = self.folder.log(f"pelican-{arguments[0]}")
+        command = f"`python -m pelican {' '.join(arguments)}`"
         with log.open("ab") as output:
-            done = subprocess.run(
-                [sys.executable, "-m", "pelican", *arguments],
-                cwd=REPOSITORY,
-                env=self._environment("postgres"),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                timeout=MIGRATE_SECONDS,
-                check=False,
-            )
+            try:
+                done = subprocess.run(
+                    _python("pelican", *arguments),
+                    cwd=REPOSITORY,
+                    env=self._environment("postgres"),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    timeout=MIGRATE_SECONDS,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise StartError(f"{command} did not end within {MIGRATE_SECONDS} s (log: {log})") from None
         if done.returncode:
-            last = (log.read_text(errors="replace").strip().splitlines() or ["it wrote nothing"])[-1]
-            raise StartError(f"`python -m pelican {' '.join(arguments)}` failed: {last} (log: {log})")
+            raise StartError(f"{command} failed: {last_line(log)} (log: {log})")
 
     def request_backfill(self) -> None:
         """Ask Pelican to send every row again."""

@@ -166,7 +166,7 @@ class Supervisor:
             losses = 1 if time.monotonic() - began > STEADY_SECONDS else losses + 1
             if not first.is_set() and losses >= START_ATTEMPTS:
                 raise StartError(
-                    f"{service.spec.name} did not start ({why}): {_last_line(service.spec.log)} (log: {service.spec.log})"
+                    f"{service.spec.name} did not start ({why}): {last_line(service.spec.log)} (log: {service.spec.log})"
                 )
             pause = min(FIRST_PAUSE_SECONDS * 2 ** (losses - 1), LONGEST_PAUSE_SECONDS)
             service.restarts += 1
@@ -279,6 +279,7 @@ def _how_it_ended(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """What a process said last, for a sentence about it."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1][:300] if lines else "it wrote nothing"
