@@ -58,8 +58,6 @@ def main() -> int:
     # What was loaded stays: the collector need not walk it again and again.
     gc.collect()
     gc.freeze()
-    host, port = listener.getsockname()[:2]
-    log(logger, logging.INFO, "listening", url=f"http://{host}:{port}", indexes=len(store.indexes))
     server = uvicorn.Server(
         uvicorn.Config(
             application.asgi,
@@ -75,9 +73,12 @@ def main() -> int:
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
     )
-    # uvicorn raises a signal again once it has shut down; that is not to end us before the files are closed.
+    # For a signal before uvicorn looks for them, and for the one that it raises again once it has shut down, which is
+    # not to end us before the files are closed.
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: None)
+        signal.signal(name, lambda *_: setattr(server, "should_exit", True))
+    host, port = listener.getsockname()[:2]
+    log(logger, logging.INFO, "listening", url=f"http://{host}:{port}", indexes=len(store.indexes))
     try:
         server.run(sockets=[listener])
     finally:
