@@ -63,7 +63,9 @@ def migrate(connection: psycopg.Connection[Any], migrations: Sequence[Migration]
 def _check_server(connection: psycopg.Connection[Any]) -> None:
     version = connection.info.server_version
     if version < OLDEST_SERVER:
-        raise MigrationError(f"this server is Postgres {version // 10_000}; at least {OLDEST_SERVER // 10_000} is needed")
+        raise MigrationError(
+            f"this server is Postgres {version // 10_000}; at least {OLDEST_SERVER // 10_000} is needed"
+        )
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise MigrationError(f"this database is encoded in {encoding}; keys and texts need UTF8: create it anew")
@@ -77,7 +79,7 @@ def _apply(connection: psycopg.Connection[Any], migration: Migration, applied_ch
             f"{migration.name} is not what was applied to this database; restore the file and put the change into a new one"
         )
     with connection.transaction():
-        connection.execute(sql.SQL(migration.statements))  # type: ignore[arg-type]  # a file of ours, not a literal
+        connection.execute(sql.SQL(migration.statements))
         connection.execute(
             "INSERT INTO sync.migration (number, name, checksum) VALUES (%s, %s, %s)",
             (migration.number, migration.name, migration.checksum),

@@ -48,6 +48,6 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sync FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION sync.depth, sync.request_backfill TO aviary_pelican;
+GRANT EXECUTE ON FUNCTION sync.depth, sync.request_backfill, sync.key_expression, sync.enqueue_code TO aviary_pelican;
 GRANT EXECUTE ON FUNCTION sync.depth TO aviary_frontend;
 GRANT SELECT ON sync.status TO aviary_pelican, aviary_frontend;

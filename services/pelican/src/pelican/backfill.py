@@ -1,0 +1,168 @@
+"""Enqueues whole tables, page by page in the order of the key, for Pelican to ship in the lane behind live changes.
+
+The cursor moves in the transaction that enqueues its page, so this can be killed at any point. Writes may go on: rows
+inserted behind the cursor, or moved there, are captured by the triggers, and a page only says which keys to look at.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from aviary.source import Source
+from pelican import tables
+from pelican.outbox import BACKFILL, SourceError
+from pelican.rows import identifier
+from pelican.watch import SOURCES, to_source
+
+PAGE_KEYS = 3_200  # some 200 for each of the 16 shards
+# Seconds between looks while the outbox is full.
+PAUSE_SECONDS = 0.2
+
+# Several may page at once, each through another source.
+_NEXT = """
+SELECT source_id, cursor, enqueued, total FROM sync.backfill
+WHERE finished_at IS NULL AND (%(only)s::smallint[] IS NULL OR source_id = ANY (%(only)s))
+  AND source_id <> ALL (%(but)s)
+ORDER BY started_at LIMIT 1 FOR UPDATE SKIP LOCKED"""
+_AHEAD = "SELECT coalesce(sum(key_count), 0) FROM sync.outbox WHERE lane = 1 AND source_id = %s"
+_PAGE = """
+WITH page AS MATERIALIZED (
+  SELECT {columns} FROM ONLY {table} r {after} ORDER BY {columns} LIMIT {limit}),
+put AS ({enqueue} RETURNING 1)
+SELECT (SELECT count(*) FROM page), (SELECT count(*) FROM put),
+       (SELECT ARRAY[{texts}] FROM page r ORDER BY {backwards} LIMIT 1)"""
+_MOVE = """
+UPDATE sync.backfill SET cursor = coalesce(%s, cursor), enqueued = enqueued + %s,
+  finished_at = CASE WHEN %s THEN clock_timestamp() END
+WHERE source_id = %s"""
+
+
+class Page(NamedTuple):
+    """One step: `keys` enqueued now (0 while the outbox is full), `enqueued` of about `total` so far."""
+
+    source_id: int
+    keys: int
+    enqueued: int
+    total: int
+    is_last: bool
+
+
+def turn_page(
+    connection: psycopg.Connection[Any],
+    outbox_limit: int,
+    *,
+    only: Collection[int] | None = None,
+    but: Collection[int] = (),
+    page_keys: int = PAGE_KEYS,
+) -> Page | None:
+    """Enqueue the next page of an unfinished backfill, unless `outbox_limit` keys of it are waiting already; None when
+    no backfill is unfinished, or others are at them. `connection` is in autocommit mode, with outbox.prepare's
+    settings. Raises psycopg.Error, and SourceError when the table cannot be read."""
+    with connection.transaction():
+        row = connection.execute(_NEXT, {"only": None if only is None else list(only), "but": list(but)}).fetchone()
+        if row is None:
+            return None
+        source_id, cursor, enqueued, total = row
+        ahead = (connection.execute(_AHEAD, (source_id,)).fetchone() or (0,))[0]
+        if ahead >= outbox_limit:
+            return Page(source_id, 0, enqueued, total, is_last=False)
+        parameters = {f"k{number}": text for number, text in enumerate(cursor or ())}
+        try:
+            query = _page_query(connection, source_id, page_keys, resumes=cursor is not None)
+            keys, _, last = connection.execute(query, parameters).fetchone() or (0, 0, None)
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:
+            raise SourceError(
+                source_id,
+                f"a watched table cannot be paged through ({type(error).__name__}): mend it, or watch it anew",
+            ) from error
+        connection.execute(_MOVE, (last, keys, keys < page_keys, source_id))
+        if keys:
+            connection.execute("SELECT pg_notify('aviary', '')")
+        return Page(source_id, keys, enqueued + keys, total, is_last=keys < page_keys)
+
+
+def _page_query(connection: psycopg.Connection[Any], source_id: int, page_keys: int, *, resumes: bool) -> str:
+    """Parameters, when it resumes: k0, k1, … the cursor's texts."""
+    row = next(row for row in connection.execute(SOURCES) if row[0] == source_id)
+    source, key_text = to_source(row), row[9]
+    table = tables.describe(connection, source.schema, source.table)
+    if table is None or not tables.has_columns(table, source):
+        raise psycopg.errors.UndefinedTable(
+            f"{source.schema}.{source.table} is not there any more, or has lost a column"
+        )
+    key = [sql.SQL("r.{}").format(identifier(column)) for column in source.key_columns]
+    cursor = [
+        sql.SQL("{}::text::{}").format(sql.Placeholder(f"k{n}"), sql.SQL(table.columns[c].type.replace("%", "%%")))
+        for n, c in enumerate(source.key_columns)
+    ]
+    comma = sql.SQL(", ")
+    # key_text comes from sync.key_expression, which quotes.
+    rows = f"SELECT {key_text} AS key, false AS text_unchanged FROM page r"  # noqa: S608 - see above
+    code = connection.execute("SELECT sync.enqueue_code(%s, %s, %s)", (source_id, rows, BACKFILL)).fetchone()
+    query = sql.SQL(_PAGE).format(
+        columns=comma.join(key),
+        table=identifier(source.schema, source.table),
+        after=sql.SQL("WHERE ({}) > ({})").format(comma.join(key), comma.join(cursor)) if resumes else sql.SQL(""),
+        limit=sql.Literal(page_keys),
+        enqueue=sql.SQL(str(code and code[0]).replace("%", "%%")),
+        texts=comma.join(k + sql.SQL("::text") for k in key),
+        backwards=comma.join(k + sql.SQL(" DESC") for k in key),
+    )
+    return query.as_string()
+
+
+class Progress(NamedTuple):
+    """Of all backfills asked for: keys enqueued of about `total`, keys waiting in the lane, and whether all pages are
+    enqueued."""
+
+    enqueued: int
+    total: int
+    waiting: int
+    finished: bool
+
+
+_PROGRESS = """
+SELECT coalesce(sum(backfill_enqueued), 0), coalesce(sum(greatest(backfill_total, backfill_enqueued)), 0),
+       coalesce(sum(backfill_keys), 0), coalesce(bool_and(backfill_finished_at IS NOT NULL), true)
+FROM sync.status WHERE source_id = ANY (%s)"""
+
+
+def request(connection: psycopg.Connection[Any], sources: Sequence[Source], *, restart: bool) -> list[Source]:
+    """Ask for backfills of these sources; returns those that begin now. One that is under way goes on where it is
+    unless `restart`."""
+    begun = []
+    for source in sources:
+        unfinished = connection.execute(
+            "SELECT FROM sync.backfill WHERE source_id = %s AND finished_at IS NULL", (source.id,)
+        ).fetchone()
+        if restart or unfinished is None:
+            connection.execute("SELECT sync.request_backfill(%s)", (source.id,))
+            begun.append(source)
+    return begun
+
+
+def run(
+    connection: psycopg.Connection[Any],
+    sources: Sequence[Source],
+    outbox_limit: int,
+    *,
+    wait: bool,
+    report: Callable[[Progress], None],
+    pause: Callable[[float], object] = time.sleep,
+) -> None:
+    """Page until the backfills of these sources are finished (together with any Pelican that is at it), and with
+    `wait` until their keys have been shipped. Calls `report` after each step."""
+    ids = [source.id for source in sources]
+    while True:
+        page = turn_page(connection, outbox_limit, only=ids)
+        enqueued, total, waiting, finished = connection.execute(_PROGRESS, (ids,)).fetchone() or (0, 0, 0, True)
+        report(Progress(int(enqueued), int(total), int(waiting), bool(finished)))
+        if finished and not (wait and waiting):
+            return
+        if page is None or not page.keys:
+            pause(PAUSE_SECONDS)

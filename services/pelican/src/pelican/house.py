@@ -1,0 +1,122 @@
+"""What must happen now and then beside shipping: pages of backfills, a look at the queue, metrics."""
+
+import logging
+import threading
+import time
+from typing import Any
+
+import psycopg
+
+from aviary.logs import metrics
+from pelican.backfill import PAUSE_SECONDS, turn_page
+from pelican.backoff import Backoff, Dependency
+from pelican.outbox import PostgresOutbox, SourceError
+from pelican.settings import PelicanSettings
+from pelican.sqs import ChangeQueue, QueueError
+from pelican.stats import Stats
+from pelican.worker import Paused
+
+METRICS_SECONDS = 60.0
+LOOK_SECONDS = 15.0
+
+_BEHIND = """
+SELECT coalesce(sum(outbox_rows), 0)::bigint, coalesce(sum(live_keys + backfill_keys), 0)::bigint,
+       coalesce(extract(epoch FROM clock_timestamp() - min(oldest_enqueued_at)), 0)::float8
+FROM sync.status"""
+
+_logger = logging.getLogger("pelican")
+
+
+class House:
+    """One thread's loop. `behind` is the outbox as last seen: rows, keys, and the age of the oldest row in seconds."""
+
+    def __init__(
+        self,
+        outbox: PostgresOutbox,
+        queue: ChangeQueue,
+        stats: Stats,
+        stop: threading.Event,
+        *,
+        database: Dependency,
+        queue_state: Dependency,
+        settings: PelicanSettings,
+    ) -> None:
+        self._outbox = outbox
+        self._queue = queue
+        self._stats = stats
+        self._stop = stop
+        self._database = database
+        self._queue_state = queue_state
+        self._settings = settings
+        self._unpageable = Paused()
+        self._measured = {"sent": 0, "messages": 0}
+        self._look_due = time.monotonic()
+        self._metrics_due = time.monotonic() + METRICS_SECONDS
+        self.behind: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Until `stop` is set. No outside trouble ends it."""
+        backoff = Backoff()
+        while not self._stop.is_set():
+            pause = self._settings.poll_seconds
+            try:
+                if self._page(self._outbox.connection):
+                    pause = PAUSE_SECONDS
+                self._look(self._outbox.connection)
+                backoff.reset()
+            except QueueError as error:
+                self._queue_state.failed(str(error))
+            except psycopg.Error as error:
+                self._outbox.drop()
+                self._database.failed(type(error).__name__)
+                pause = backoff.pause_seconds()
+            except Exception:
+                self._outbox.drop()
+                _logger.exception("housekeeping_failed")
+                pause = backoff.pause_seconds()
+            self._stop.wait(pause)
+        self._outbox.drop()
+
+    def _page(self, connection: psycopg.Connection[Any]) -> bool:
+        """Enqueue what there is room for; whether there is more to come."""
+        while not self._stop.is_set():
+            try:
+                page = turn_page(connection, self._settings.backfill_outbox_limit, but=self._unpageable.all())
+            except SourceError as error:
+                self._unpageable.add(error)
+                return True
+            if page is None:
+                return False
+            if not page.keys and not page.is_last:
+                return True
+        return False
+
+    def _look(self, connection: psycopg.Connection[Any]) -> None:
+        now = time.monotonic()
+        if now < self._look_due:
+            return
+        self._look_due = now + LOOK_SECONDS
+        rows, keys, age = connection.execute(_BEHIND).fetchone() or (0, 0, 0.0)
+        self.behind = {"outbox_rows": rows, "outbox_keys": keys, "oldest_seconds": round(age, 3)}
+        if now >= self._metrics_due:
+            self._metrics_due = now + METRICS_SECONDS
+            self._tell()
+        depth = self._queue.depth()
+        self.behind["queue_messages"] = depth
+        self._queue_state.works()
+
+    def _tell(self) -> None:
+        counts = self._stats.read()
+        since = {name: counts[name] - before for name, before in self._measured.items()}
+        self._measured = {name: counts[name] for name in self._measured}
+        metrics(
+            _logger,
+            "pelican",
+            {
+                "RowsSent": (since["sent"], "Count"),
+                "MessagesSent": (since["messages"], "Count"),
+                "OutboxRows": (self.behind["outbox_rows"], "Count"),
+                "OutboxKeys": (self.behind["outbox_keys"], "Count"),
+                "OutboxOldestSeconds": (self.behind["oldest_seconds"], "Seconds"),
+            },
+        )

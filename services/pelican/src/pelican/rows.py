@@ -1,0 +1,149 @@
+"""The SQL that reads a claim's outbox rows with the current rows of the watched table, and how values arrive."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.types import datetime as datetimes
+from psycopg.types.json import set_json_loads
+
+from aviary.source import METADATA_STRING_LIMIT_CHARS, TEXT_LIMIT_CHARS, Source
+from pelican.tables import CUT_TYPE_NAMES, Column, Table
+
+# Outbox rows looked at for one claim; the number of keys is what ends it, unless most rows hold a single one.
+MAX_OUTBOX_ROWS = 1_000
+HEAD_COLUMNS = 9
+
+# One snapshot for all of it: what the outbox says changed, and what those rows are now. `limit` keys or a little more:
+# an outbox row is taken whole. What belongs to the claim and not to a key stands in the first row only.
+_CLAIM = """
+WITH taken AS MATERIALIZED (
+  SELECT w.seq, w.keys, w.text_unchanged, w.enqueued_at
+  FROM (SELECT o.seq, o.keys, o.text_unchanged, o.enqueued_at,
+               sum(o.key_count) OVER (ORDER BY o.seq) - o.key_count AS keys_before
+        FROM (SELECT * FROM sync.outbox
+              WHERE lane = %(lane)s AND source_id = {source_id} AND shard = %(shard)s
+                AND pg_catalog.current_setting('aviary.version') <> ''
+              ORDER BY lane, source_id, shard, seq LIMIT {max_rows}) o) w
+  WHERE w.keys_before < %(limit)s),
+wanted AS MATERIALIZED (
+  SELECT k.key, bool_and(t.text_unchanged) AS text_unchanged,
+         (extract(epoch FROM min(t.enqueued_at)) * 1000)::bigint AS at_ms, row_number() OVER () AS number
+  FROM taken t CROSS JOIN LATERAL unnest(t.keys) AS k(key) GROUP BY k.key),
+head AS (
+  SELECT (SELECT array_agg(seq) FROM taken) AS seqs, s.revision, c.version, c.messages,
+         (extract(epoch FROM greatest(c.expires_at, 'epoch')) * 1000)::bigint AS expires_at_ms
+  FROM sync.claim c LEFT JOIN sync.source s ON s.id = c.source_id
+  WHERE c.source_id = {source_id} AND c.shard = %(shard)s)
+SELECT h.seqs, h.revision, h.version, h.messages, h.expires_at_ms,
+       w.key, w.text_unchanged, w.at_ms, r.found {aliases}
+FROM wanted w
+LEFT JOIN head h ON w.number = 1
+LEFT JOIN LATERAL (
+  SELECT true AS found {columns} FROM ONLY {table} r WHERE {matches} AND {key_text} = w.key) r ON true"""
+
+
+def mapped_columns(source: Source) -> tuple[str, ...]:
+    """The columns that f(row) reads, in the order in which a claim returns them after HEAD_COLUMNS others."""
+    return tuple(dict.fromkeys((*source.text_columns, *source.metadata_columns)))
+
+
+def identifier(*names: str) -> sql.SQL:
+    """A quoted name for a query that has parameters too, in which a % must stand twice."""
+    return sql.SQL(sql.Identifier(*names).as_string().replace("%", "%%"))
+
+
+def from_key_text(text: sql.Composable, column: Column) -> sql.Composed:
+    """The value of a key column from its text, NULL where the text is none of its type (after an ALTER TYPE)."""
+    if column.type_name in ("text", "varchar", "bpchar"):
+        return sql.SQL("{}::{}").format(text, sql.SQL(column.type))
+    checked = sql.SQL("CASE WHEN pg_catalog.pg_input_is_valid({text}, {name}) THEN {text}::{type} END")
+    literal = sql.SQL(sql.Literal(column.type).as_string().replace("%", "%%"))
+    return checked.format(text=text, name=literal, type=sql.SQL(column.type.replace("%", "%%")))
+
+
+def claim_query(source: Source, table: Table, key_text: str) -> str:
+    """Parameters: lane, shard, limit. `key_text` is sync.key_expression of the key columns.
+
+    The key's text is cast back to the columns' own types, so that the unique index finds the row; then the texts are
+    compared, because equal values may print differently (1.0 and 1.00) and are different keys then.
+    """
+    columns = mapped_columns(source)
+    query = sql.SQL(_CLAIM).format(
+        source_id=sql.Literal(source.id),
+        max_rows=sql.Literal(MAX_OUTBOX_ROWS),
+        table=identifier(source.schema, source.table),
+        columns=_listed(sql.SQL("{} AS {}").format(_value(source, table, c), _alias(n)) for n, c in enumerate(columns)),
+        aliases=_listed(sql.SQL("r.{}").format(_alias(n)) for n, _ in enumerate(columns)),
+        matches=_matches(source, table),
+        key_text=sql.SQL(key_text.replace("%", "%%")),
+    )
+    return query.as_string()
+
+
+def _value(source: Source, table: Table, column: str) -> sql.Composable:
+    # Cut here and not in Python, so that a megabyte is neither read from disk whole nor sent.
+    if table.columns[column].type_name not in CUT_TYPE_NAMES:
+        return sql.SQL("r.{}").format(identifier(column))
+    limit = TEXT_LIMIT_CHARS if column in source.text_columns else METADATA_STRING_LIMIT_CHARS
+    return sql.SQL("pg_catalog.left(r.{}::text, {})").format(identifier(column), sql.Literal(limit))
+
+
+def _matches(source: Source, table: Table) -> sql.Composed:
+    composite = len(source.key_columns) > 1
+    texts = [
+        sql.SQL("(w.key::json ->> {})").format(sql.Literal(n)) if composite else sql.SQL("w.key")
+        for n, _ in enumerate(source.key_columns)
+    ]
+    return sql.SQL(" AND ").join(
+        sql.SQL("r.{} = {}").format(identifier(column), from_key_text(text, table.columns[column]))
+        for column, text in zip(source.key_columns, texts, strict=True)
+    )
+
+
+def _alias(number: int) -> sql.SQL:
+    return sql.SQL(f"c{number}")
+
+
+def _listed(parts: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.Composed([sql.SQL(", ") + part for part in parts])
+
+
+def read_leniently(connection: psycopg.Connection[Any]) -> None:
+    """Let values that Python cannot hold arrive as None instead of failing everything they came with: dates of BC,
+    beyond the year 9999 and infinite, the time 24:00. JSON that is nested too deep arrives as its text."""
+    for kind, loader in _LOADERS.items():
+        connection.adapters.register_loader(kind, loader)
+    set_json_loads(_load_json, connection)
+
+
+def _load_json(data: str | bytes) -> Any:
+    try:
+        return json.loads(data)
+    except RecursionError:
+        return data if isinstance(data, str) else data.decode()
+
+
+def _lenient(strict: type[Loader]) -> type[Loader]:
+    class Lenient(strict):  # type: ignore[misc, valid-type]  # a class made from each of six
+        def load(self, data: Buffer) -> Any:
+            try:
+                return super().load(data)
+            except (psycopg.DataError, OverflowError):
+                return None
+
+    return Lenient
+
+
+_LOADERS = {
+    "date": _lenient(datetimes.DateLoader),
+    "time": _lenient(datetimes.TimeLoader),
+    "timetz": _lenient(datetimes.TimetzLoader),
+    "timestamp": _lenient(datetimes.TimestampLoader),
+    "timestamptz": _lenient(datetimes.TimestamptzLoader),
+    "interval": _lenient(datetimes.IntervalLoader),
+}

@@ -1,0 +1,36 @@
+"""Pelican's settings, from environment variables named AVIARY_… (see aviary.settings for the shared ones)."""
+
+from pydantic import Field
+
+from aviary.settings import DatabaseSettings, QueueSettings
+from aviary.source import MODEL
+
+
+class PelicanSettings(DatabaseSettings, QueueSettings):
+    """Of the worker. The other commands need DatabaseSettings only."""
+
+    model: str = Field(default=MODEL, description="part of each text's hash; must be what Emu embeds with")
+    workers: int = Field(default=2, ge=1, le=16, description="threads, each with a connection of its own")
+    poll_seconds: float = Field(default=1.0, ge=0.05, le=20, description="how often to look without a NOTIFY")
+    backfill_queue_limit: int = Field(
+        default=50, ge=1, description="messages in the queue above which a backfill waits: live changes queue behind it"
+    )
+    live_queue_limit: int = Field(default=1_000, ge=1, description="messages in the queue above which everything waits")
+    backfill_outbox_limit: int = Field(default=20_000, ge=1_000, description="keys a backfill enqueues ahead")
+    claim_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        le=20,
+        description="a claim whose messages SQS has not taken by then is given up; they expire after 1.25 of it, "
+        "and a silent session loses its locks after 3 of it",
+    )
+
+    @property
+    def expiry_seconds(self) -> float:
+        """From the claim until its messages are void. The quarter more is room for clocks that disagree."""
+        return self.claim_seconds * 1.25
+
+    @property
+    def silence_seconds(self) -> float:
+        """After this, Postgres ends the session of a Pelican that was stopped, and frees what it holds."""
+        return self.claim_seconds * 3 + self.poll_seconds

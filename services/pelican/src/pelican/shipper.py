@@ -1,0 +1,208 @@
+"""One claim from Postgres to the queue: the order of steps here is what every promise of Pelican rests on.
+
+    lock the shard → draw the version → read outbox and rows (one snapshot) → announce the messages (durable)
+    → send them → delete the outbox rows and clear the announcement → unlock
+
+Whatever ends this half-way leaves outbox rows and announcement behind. Whoever claims the shard next sees the
+announcement of messages that may still be on their way to the queue, and first sends empty messages under their
+deduplication ids: those of the old messages that were taken stand before its own, and the queue will drop the others
+as duplicates. So nothing of an old claim can follow a newer one.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+import psycopg
+
+from aviary.logs import log
+from aviary.messages import MAX_MESSAGE_BYTES, Batch, Change, DeadLetter, encode
+from aviary.source import render
+from pelican.outbox import BACKFILL, Claim, LostClaimError, PostgresOutbox, Row, Work
+from pelican.packing import Captured, Message, deduplication_id, pack, to_messages
+from pelican.sqs import ChangeQueue, QueueError
+from pelican.stats import Stats
+from pelican.throttle import Gate
+
+FIRST_KEYS, FEWEST_KEYS, MOST_KEYS = 200, 20, 1_000
+# What a claim should weigh as encoded: bounds the memory of a worker, whatever the size of rows.
+CLAIM_BYTES = 2_000_000
+# An announcement is of no concern any more this long after its messages expired (clocks of hosts differ a little).
+FORGET_SECONDS = 60.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Shipped(NamedTuple):
+    """What a claim became: changes for the queue, and reasons for the rows that no message can carry."""
+
+    changes: list[Captured]
+    refused: list[str]
+
+
+class Shipper:
+    """Ships claims, one at a time. Not thread-safe: each worker has its own."""
+
+    def __init__(
+        self,
+        outbox: PostgresOutbox,
+        queue: ChangeQueue,
+        gate: Gate,
+        stats: Stats,
+        *,
+        model: str,
+        claim_seconds: float,
+        expiry_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._outbox = outbox
+        self._queue = queue
+        self._gate = gate
+        self._stats = stats
+        self._model = model
+        self._claim_seconds = claim_seconds
+        self._expiry_seconds = expiry_seconds
+        self._clock = clock
+        self._row_bytes: dict[int, float] = {}
+        self._unconfirmed: list[Claim] = []
+
+    def ship(self, work: Work) -> bool:
+        """Ship the oldest rows of a shard; False when there were none to be had. Raises QueueError, SourceError or
+        psycopg.Error; the claim is given up then, and a later one repeats it."""
+        claim = self._outbox.claim(work, self._keys(work.source_id))
+        if claim is None:
+            return False
+        try:
+            self._send(claim)
+        except (QueueError, LostClaimError):
+            self._stats.add(retries=1)
+            self._outbox.release(claim)
+            raise
+        try:
+            self._outbox.finish(claim)
+        except psycopg.Error:
+            # Perhaps it is finished, perhaps another Pelican has claimed the shard in between and sent newer states
+            # before ours arrived. Enqueued again, the newest state follows in order in either case.
+            self._unconfirmed.append(claim)
+            self._stats.add(retries=1)
+            raise
+        return True
+
+    def settle(self) -> None:
+        """Enqueue again what was sent by claims of which it is not known whether they were finished."""
+        while self._unconfirmed:
+            claim = self._unconfirmed[-1]
+            self._outbox.enqueue(claim.work, [row.key for row in claim.rows])
+            self._unconfirmed.pop()
+
+    def _keys(self, source_id: int) -> int:
+        if source_id not in self._row_bytes:
+            return FIRST_KEYS
+        return max(FEWEST_KEYS, min(MOST_KEYS, int(CLAIM_BYTES / self._row_bytes[source_id])))
+
+    def _send(self, claim: Claim) -> None:
+        group = claim.work.group
+        now_ms = time.time_ns() // 1_000_000
+        expires_at_ms = now_ms + int((self._expiry_seconds - (self._clock() - claim.at)) * 1000)
+        template = Batch(
+            source=claim.source.name,
+            namespace=claim.source.namespace,
+            model=self._model,
+            shard=claim.work.shard,
+            lane="backfill" if claim.work.lane == BACKFILL else "live",
+            captured_at_ms=now_ms,
+            expires_at_ms=expires_at_ms,
+            changes=(),
+        )
+        self._void_earlier(claim, template, now_ms)
+        shipped = to_changes(claim, self._model)
+        packed = pack(shipped.changes, template)
+        self._set_aside(claim, [*shipped.refused, *map(_too_big, packed.too_big)], now_ms)
+        messages = to_messages(packed.batches, group, claim.version)
+        if messages:
+            self._outbox.fence(claim, len(messages), expires_at_ms)
+            self._queue.send(group, messages)
+            self._gate.sent(len(messages))
+        if self._clock() - claim.at > self._claim_seconds:
+            raise QueueError("the queue took longer than a claim may last")
+        self._row_bytes[claim.work.source_id] = packed.size / len(claim.rows) + 1
+        self._count(shipped, len(messages), len(packed.too_big))
+
+    def _void_earlier(self, claim: Claim, template: Batch, now_ms: int) -> None:
+        earlier = claim.earlier
+        if not earlier.messages or now_ms > earlier.expires_at_ms + FORGET_SECONDS * 1000:
+            return
+        group = claim.work.group
+        body = encode(msgspec.structs.replace(template, expires_at_ms=0))
+        size = len(body.encode())
+        ids = [deduplication_id(group, earlier.version, number) for number in range(earlier.messages)]
+        self._queue.send(group, [Message(body, name, size) for name in ids])
+        self._stats.add(voids=len(ids))
+        log(_logger, logging.INFO, "unfinished_claim_voided", group=group, messages=len(ids))
+
+    def _set_aside(self, claim: Claim, reasons: list[str], now_ms: int) -> None:
+        if not reasons:
+            return
+        letters = [
+            DeadLetter(
+                reason=reason,
+                source=claim.source.name,
+                namespace=claim.source.namespace,
+                model=self._model,
+                failed_at_ms=now_ms,
+            )
+            for reason in reasons
+        ]
+        bodies = [encode(letter) for letter in letters]
+        ids = [f"{deduplication_id(claim.work.group, claim.version, n)}-set-aside" for n, _ in enumerate(bodies)]
+        self._queue.set_aside(
+            claim.work.group, [Message(body, name, len(body.encode())) for body, name in zip(bodies, ids, strict=True)]
+        )
+        log(_logger, logging.ERROR, "rows_set_aside", source=claim.source.name, rows=len(reasons))
+
+    def _count(self, shipped: Shipped, messages: int, too_big: int) -> None:
+        reasons = [captured.change.reason for captured in shipped.changes]
+        self._stats.add(
+            claims=1,
+            sent=len(reasons) - too_big,
+            messages=messages,
+            deletes=reasons.count("gone"),
+            blanks=reasons.count("blank"),
+            set_aside=len(shipped.refused) + too_big,
+        )
+
+
+def to_changes(claim: Claim, model: str) -> Shipped:
+    """f of every row of the claim: an upsert, or a delete where the row is gone or its text blank."""
+    changes: list[Captured] = []
+    refused: list[str] = []
+    for row in claim.rows:
+        try:
+            changes.append(Captured(_to_change(claim, row, model), row.at_ms))
+        except Exception as error:  # noqa: BLE001 - whatever one row's values do, its neighbours go on
+            refused.append(f"row {row.key!r} has no valid change: {type(error).__name__}")
+    return Shipped(changes, refused)
+
+
+def _to_change(claim: Claim, row: Row, model: str) -> Change:
+    if not row.found:
+        return Change(key=row.key, version=claim.version, op="delete", reason="gone")
+    values = dict(zip(claim.columns, row.values, strict=True))
+    document = render(claim.source, row.key, values, model)
+    if document is None:
+        return Change(key=row.key, version=claim.version, op="delete", reason="blank")
+    return Change(
+        key=row.key,
+        version=claim.version,
+        op="upsert",
+        text=document.text,
+        text_hash=document.text_hash,
+        metadata=document.metadata,
+        text_unchanged=row.text_unchanged,
+    )
+
+
+def _too_big(change: Change) -> str:
+    return f"row {change.key!r} does not fit a message of {MAX_MESSAGE_BYTES} bytes; shorten its metadata columns"

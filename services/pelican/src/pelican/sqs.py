@@ -1,0 +1,79 @@
+"""The one adapter around SQS: where changes go."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import botocore.exceptions
+
+from pelican.packing import Message, calls
+
+if TYPE_CHECKING:
+    from types_boto3_sqs import SQSClient
+    from types_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
+
+
+class QueueError(RuntimeError):
+    """The queue did not take everything, or did not say so; nothing is known about what it took."""
+
+
+class ChangeQueue(Protocol):
+    """What Pelican needs of a queue. Thread-safe; every method raises QueueError."""
+
+    def send(self, group: str, messages: Sequence[Message]) -> None:
+        """Returns once all are accepted, in order, within `group`."""
+
+    def set_aside(self, group: str, messages: Sequence[Message]) -> None:
+        """Put dead letters where people look for them."""
+
+    def depth(self) -> int:
+        """Messages in the queue, waiting or being worked on. Approximate."""
+
+
+class SqsQueue:
+    """ChangeQueue over a FIFO queue and its dead letter queue ("" when there is none)."""
+
+    def __init__(self, client: "SQSClient", queue_url: str, dlq_url: str = "") -> None:
+        self._client = client
+        self._queue_url = queue_url
+        self._dlq_url = dlq_url
+
+    def send(self, group: str, messages: Sequence[Message]) -> None:
+        self._send(self._queue_url, group, messages)
+
+    def set_aside(self, group: str, messages: Sequence[Message]) -> None:
+        if self._dlq_url:
+            self._send(self._dlq_url, group, messages)
+
+    def depth(self) -> int:
+        try:
+            answer = self._client.get_queue_attributes(
+                QueueUrl=self._queue_url,
+                AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+            )
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise QueueError(f"the queue does not tell its depth: {_name(error)}") from error
+        return sum(map(int, answer["Attributes"].values()))
+
+    def _send(self, url: str, group: str, messages: Sequence[Message]) -> None:
+        for call in calls(messages):
+            entries: list[SendMessageBatchRequestEntryTypeDef] = [
+                {
+                    "Id": str(number),
+                    "MessageBody": message.body,
+                    "MessageGroupId": group,
+                    "MessageDeduplicationId": message.deduplication_id,
+                }
+                for number, message in enumerate(call)
+            ]
+            try:
+                answer = self._client.send_message_batch(QueueUrl=url, Entries=entries)
+            except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+                raise QueueError(f"the queue does not confirm a send: {_name(error)}") from error
+            if failed := answer.get("Failed"):
+                raise QueueError(f"the queue refused {len(failed)} of {len(call)} messages: {failed[0]['Code']}")
+
+
+def _name(error: Exception) -> str:
+    if isinstance(error, botocore.exceptions.ClientError):
+        return str(error.response.get("Error", {}).get("Code", "ClientError"))
+    return type(error).__name__

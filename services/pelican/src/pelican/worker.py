@@ -1,0 +1,183 @@
+"""A worker turns the outbox over: looks for shards with work, ships them, waits for the bell."""
+
+import contextlib
+import enum
+import logging
+import random
+import threading
+import time
+
+import psycopg
+
+from aviary.logs import log
+from pelican.backoff import Backoff, Dependency
+from pelican.outbox import BACKFILL, LIVE, LostClaimError, PostgresOutbox, SourceError, Work
+from pelican.shipper import Shipper
+from pelican.sqs import QueueError
+from pelican.throttle import RECHECK_SECONDS, Gate
+
+_logger = logging.getLogger(__name__)
+
+
+class Bell:
+    """Wakes all workers. A worker remembers `rings` before it looks, so that no ring during its look is lost."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self.rings = 0
+
+    def ring(self) -> None:
+        with self._condition:
+            self.rings += 1
+            self._condition.notify_all()
+
+    def wait(self, heard: int, seconds: float) -> None:
+        """Return when it has rung more often than `heard` times, or after `seconds`."""
+        with self._condition:
+            self._condition.wait_for(lambda: self.rings != heard, seconds)
+
+
+class Turn(enum.Enum):
+    """How a look at the outbox ended."""
+
+    WORKED = "shipped something, so there may be more"
+    IDLE = "nothing to do, or others do it"
+    WAITING = "there is work that may not be done now"
+
+
+class Paused:
+    """Sources that cannot be read, each left alone for a while. Shared by workers; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until: dict[int, tuple[float, Backoff]] = {}
+
+    def add(self, error: SourceError) -> None:
+        with self._lock:
+            is_new = error.source_id not in self._until
+            backoff = Backoff(most_seconds=30.0) if is_new else self._until[error.source_id][1]
+            self._until[error.source_id] = (time.monotonic() + backoff.pause_seconds(), backoff)
+        if is_new:
+            log(_logger, logging.ERROR, "source_unreadable", reason=str(error))
+
+    def has(self, source_id: int) -> bool:
+        return source_id in self.all()
+
+    def all(self) -> list[int]:
+        with self._lock:
+            return [source_id for source_id, (until, _) in self._until.items() if time.monotonic() < until]
+
+    def clear(self, source_id: int) -> None:
+        with self._lock:
+            known = self._until.pop(source_id, None)
+        if known:
+            log(_logger, logging.INFO, "source_readable_again")
+
+
+class Worker:
+    """One thread's loop. `turned_at` is when it last came round (time.monotonic())."""
+
+    def __init__(
+        self,
+        outbox: PostgresOutbox,
+        shipper: Shipper,
+        gate: Gate,
+        bell: Bell,
+        stop: threading.Event,
+        *,
+        paused: Paused,
+        database: Dependency,
+        queue: Dependency,
+        poll_seconds: float,
+    ) -> None:
+        self._outbox = outbox
+        self._shipper = shipper
+        self._gate = gate
+        self._bell = bell
+        self._stop = stop
+        self._paused = paused
+        self._database = database
+        self._queue = queue
+        self._poll_seconds = poll_seconds
+        self._backoff = Backoff()
+        self.turned_at = time.monotonic()
+
+    def run(self) -> None:
+        """Work until `stop` is set; then finish the claim in hand and return. No outside trouble ends it."""
+        try:
+            while not self._stop.is_set():
+                heard = self._bell.rings
+                match self._guarded_turn():
+                    case Turn.IDLE:
+                        self._bell.wait(heard, self._poll_seconds)
+                    case Turn.WAITING:
+                        self._stop.wait(RECHECK_SECONDS)
+                    case None:
+                        self._stop.wait(self._backoff.pause_seconds())
+        finally:
+            with contextlib.suppress(psycopg.Error):
+                self._shipper.settle()
+            self._outbox.drop()
+
+    def run_until_idle(self) -> None:
+        """Ship all that can be shipped now, and return. Trouble is raised."""
+        while self.turn() is Turn.WORKED:
+            pass
+
+    def turn(self) -> Turn:
+        """One look at the outbox. Every live shard is shipped from once; then, if there was none, one of a backfill's,
+        so that live changes never wait for more than one claim of a backfill."""
+        self.turned_at = time.monotonic()
+        self._shipper.settle()
+        found = self._outbox.find()
+        self._database.works()
+        work = [w for w in found if not self._paused.has(w.source_id)]
+        turn = Turn.WAITING if len(work) < len(found) else Turn.IDLE
+        live = [w for w in work if w.lane == LIVE]
+        # Workers start at different shards, so that they seldom reach for the same one.
+        random.shuffle(live)
+        for one in live:
+            if self._stop.is_set():
+                return Turn.IDLE
+            turn = self._ship(one, turn)
+        if turn is Turn.WORKED:
+            return turn
+        filling = [w for w in work if w.lane == BACKFILL]
+        random.shuffle(filling)
+        for one in filling:
+            turn = self._ship(one, turn)
+            if turn is not Turn.IDLE:
+                break
+        return turn
+
+    def _ship(self, work: Work, turn: Turn) -> Turn:
+        if not self._gate.allows(work.lane):
+            return Turn.WORKED if turn is Turn.WORKED else Turn.WAITING
+        self.turned_at = time.monotonic()
+        try:
+            shipped = self._shipper.ship(work)
+        except SourceError as error:
+            self._paused.add(error)
+            return Turn.WORKED if turn is Turn.WORKED else Turn.WAITING
+        except LostClaimError:
+            return Turn.WORKED
+        if shipped:
+            self._queue.works()
+            self._backoff.reset()
+            self._paused.clear(work.source_id)
+            return Turn.WORKED
+        return turn
+
+    def _guarded_turn(self) -> Turn | None:
+        try:
+            return self.turn()
+        except QueueError as error:
+            self._queue.failed(str(error))
+        except psycopg.Error as error:
+            self._outbox.drop()
+            self._database.failed(type(error).__name__)
+        except Exception:
+            # A defect of ours must show in the logs and must not end the thread: the next turn may do other work.
+            self._outbox.drop()
+            _logger.exception("turn_failed")
+        return None
