@@ -139,11 +139,9 @@ def test_the_real_model_in_the_real_process_means_what_the_text_says_and_fits_in
     }
     assert len(long) > 1_000_000
     bench.send(batch(*(upsert_of_row(key, 1, *texts) for key, texts in rows.items())))
-    for n in range(20):
-        changes = (
-            upsert(f"{n}-{row}", 1, f"Product {n} {row}: " + "words of a longer text " * row) for row in range(60)
-        )
-        bench.send(batch(*changes, lane="backfill"), group=f"1-{n % 16}")
+    for n in range(5):
+        changes = (upsert(f"{n}-{row}", 1, f"Product {n} {row}: " + "words " * (row * 4)) for row in range(60))
+        bench.send(batch(*changes, lane="backfill"), group=f"1-{n}")
     wait_until(lambda: bench.left() == 0, "all is indexed", 60)
     reference = Embedder("f32").embed(
         ["Vacuum flask. Keeps soup hot until lunch", "Desk lamp. Bright light for reading"]
@@ -156,7 +154,7 @@ def test_the_real_model_in_the_real_process_means_what_the_text_says_and_fits_in
     print(f"resident: {memory:.0f} MB")
     assert memory <= 400
 
-    latencies = [latency_ms(bench, emu, n) for n in range(30)]
+    latencies = [latency_ms(bench, emu, n) for n in range(15)]
     print(f"p50 {statistics.median(latencies):.1f} ms, max {max(latencies):.1f} ms")
     assert statistics.median(latencies) < 60  # 25 ms on an idle machine; a shared one is slower
 

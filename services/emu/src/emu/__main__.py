@@ -1,5 +1,6 @@
 """`python -m emu`: receive changes, embed them, write them to Pinecone, until SIGTERM."""
 
+import ctypes
 import gc
 import logging
 import signal
@@ -15,10 +16,12 @@ from emu.settings import EmuSettings
 from emu.worker import Emu
 
 LOGGER = logging.getLogger("emu")
+M_ARENA_MAX = -8  # malloc.h
 
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; exit code 0 when drained."""
+    use_few_arenas()
     settings = EmuSettings()  # type: ignore[call-arg]  # the fields come from the environment
     configure("emu", settings.log_level)
     embedder = Embedder(settings.embed_precision, settings.embed_threads)
@@ -50,6 +53,14 @@ def main() -> None:
             log(LOGGER, logging.INFO, "started", health_port=health.port, precision=embedder.precision)
             emu.run()
     log(LOGGER, logging.INFO, "stopped")
+
+
+def use_few_arenas() -> None:
+    """Tell glibc, where that is the C library, before any thread starts. By default each thread gets an arena of its
+    own, and what a large unit freed in one is of no use to the others: 60 MB more, measured."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_ARENA_MAX, 2)
 
 
 if __name__ == "__main__":
