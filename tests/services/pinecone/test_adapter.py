@@ -1,6 +1,7 @@
 """PineconeIndex against the stand-in: what the services may rely on."""
 
 import gc
+import ssl
 import warnings
 from typing import Any
 
@@ -216,6 +217,20 @@ def test_without_the_retries_of_the_sdk_each_request_is_tried_once(pinecone_inde
         with pytest.raises(ServiceError):
             index.count("p")
         assert pinecone_index.counts()["describe_index_stats"]["requests"] == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "mode"),
+    [
+        ("https://ix.example", ssl.CERT_REQUIRED),
+        ("ix.example", ssl.CERT_REQUIRED),
+        ("http://127.0.0.1:1", ssl.CERT_NONE),
+    ],
+)
+def test_only_a_plain_http_host_is_not_asked_for_a_certificate(host: str, mode: ssl.VerifyMode) -> None:
+    with PineconeIndex("key", host) as index:
+        pool = index._index._http._client._transport._transport._pool  # type: ignore[attr-defined] # httpx's insides
+        assert pool._ssl_context.verify_mode == mode
 
 
 def test_a_closed_adapter_leaves_no_warning_behind(pinecone_index: PineconeTestIndex) -> None:
