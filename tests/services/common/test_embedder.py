@@ -10,11 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from aviary import embedder
-from aviary.embedder import BATCH_TOKENS, Embedder, Vectors, batches, padded_width
+from aviary.embedder import Embedder, Vectors
 from aviary.embedder_graph import ov
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -41,6 +39,12 @@ def f32() -> Embedder:
 
 
 @pytest.fixture(scope="module")
+def auto() -> Embedder:
+    """What services use: the faster, where the CPU has a choice."""
+    return Embedder(threads=2)
+
+
+@pytest.fixture(scope="module")
 def model(request: pytest.FixtureRequest) -> Embedder:
     return Embedder(request.param, threads=2)
 
@@ -58,14 +62,15 @@ def test_f32_vectors_are_those_of_sentence_transformers(f32: Embedder, reference
 
 
 @needs_bf16
-def test_bf16_vectors_stay_close_to_sentence_transformers(reference: Reference) -> None:
-    alike = cosines(Embedder("bf16", threads=2).embed(reference.texts), reference.vectors)
+def test_bf16_vectors_stay_close_to_sentence_transformers(auto: Embedder, reference: Reference) -> None:
+    assert auto.precision == "bf16"
+    alike = cosines(auto.embed(reference.texts), reference.vectors)
     assert alike.mean() >= 0.999
     assert alike.min() >= 0.999, reference.texts[int(alike.argmin())][:80]
 
 
-def test_auto_takes_bf16_exactly_where_the_cpu_has_it() -> None:
-    assert Embedder(threads=1).precision == ("bf16" if HAS_BF16 else "f32")
+def test_auto_takes_bf16_exactly_where_the_cpu_has_it(auto: Embedder) -> None:
+    assert auto.precision == ("bf16" if HAS_BF16 else "f32")
 
 
 @pytest.mark.parametrize("model", PRECISIONS, indirect=True)
@@ -80,21 +85,21 @@ def test_vectors_have_unit_norm_and_the_promised_shape(model: Embedder, referenc
     ("model", "atol"), [("f32", 1e-5), pytest.param("bf16", 1e-2, marks=needs_bf16)], indirect=["model"]
 )
 def test_a_vector_does_not_depend_on_its_neighbours(model: Embedder, atol: float, reference: Reference) -> None:
-    together = model.embed(reference.texts)
-    alone = np.concatenate([model.embed([text]) for text in reference.texts])
+    together = model.embed(reference.texts)[::2]
+    alone = np.concatenate([model.embed([text]) for text in reference.texts[::2]])
     np.testing.assert_allclose(together, alone, atol=atol)
     assert cosines(together, alone).min() > 0.9995
 
 
-def test_vectors_come_in_the_order_of_the_texts(f32: Embedder, reference: Reference) -> None:
+def test_vectors_come_in_the_order_of_the_texts(auto: Embedder, reference: Reference) -> None:
     shuffled = np.random.default_rng(7).permutation(len(reference.texts))
-    vectors = f32.embed([reference.texts[i] for i in shuffled])
-    np.testing.assert_allclose(vectors, f32.embed(reference.texts)[shuffled], atol=1e-5)
+    vectors = auto.embed([reference.texts[i] for i in shuffled])
+    assert cosines(vectors, reference.vectors[shuffled]).min() > 0.999
 
 
-def test_no_texts_are_no_vectors(f32: Embedder) -> None:
-    assert f32.embed([]).shape == (0, 384)
-    assert f32.count_tokens([]) == []
+def test_no_texts_are_no_vectors(auto: Embedder) -> None:
+    assert auto.embed([]).shape == (0, 384)
+    assert auto.count_tokens([]) == []
 
 
 def test_a_text_is_read_to_its_256th_token_and_no_further(f32: Embedder) -> None:
@@ -106,42 +111,41 @@ def test_a_text_is_read_to_its_256th_token_and_no_further(f32: Embedder) -> None
     assert f32.count_tokens([read + "milk" + " coal" * 500, read + "milk", "tea", ""]) == [256, 256, 3, 2]
 
 
-def test_tokens_are_counted_as_the_model_reads_them(f32: Embedder, reference: Reference) -> None:
-    assert f32.count_tokens(reference.texts) == reference.tokens
+def test_tokens_are_counted_as_the_model_reads_them(auto: Embedder, reference: Reference) -> None:
+    assert auto.count_tokens(reference.texts) == reference.tokens
 
 
 @pytest.mark.parametrize(
     "text", ["\0", "\ud800", "a\udfffb\0c", "\U0010ffff", "\u202e" * 1000, "🏳️‍🌈" * 2000, "x" * 1_000_000, " " * 100_000]
 )
-def test_any_string_has_a_vector(f32: Embedder, text: str) -> None:
-    vector = f32.embed([text])[0]
+def test_any_string_has_a_vector(auto: Embedder, text: str) -> None:
+    vector = auto.embed([text])[0]
     assert np.isfinite(vector).all()
     assert float(np.linalg.norm(vector)) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_a_lone_surrogate_is_passed_over(f32: Embedder) -> None:
-    np.testing.assert_array_equal(f32.embed(["hot \ud83dtea"]), f32.embed(["hot tea"]))
+def test_a_lone_surrogate_is_passed_over(auto: Embedder) -> None:
+    np.testing.assert_array_equal(auto.embed(["hot \ud83dtea"]), auto.embed(["hot tea"]))
 
 
-def test_many_threads_get_their_own_vectors(f32: Embedder, reference: Reference) -> None:
-    expected = f32.embed(reference.texts)
+def test_many_threads_get_their_own_vectors(auto: Embedder, reference: Reference) -> None:
     start = threading.Barrier(6)
 
-    def work(seed: int) -> bool:
-        start.wait(timeout=30)
+    def work(seed: int) -> float:
         rows = np.random.default_rng(seed).permutation(len(reference.texts))[:20]
-        return np.allclose(f32.embed([reference.texts[row] for row in rows]), expected[rows], atol=1e-5)
+        start.wait(timeout=30)
+        return float(cosines(auto.embed([reference.texts[row] for row in rows]), reference.vectors[rows]).min())
 
     with ThreadPoolExecutor(6) as pool:
-        assert all(pool.map(work, range(6)))
+        assert min(pool.map(work, range(6))) > 0.999
 
 
-def test_the_interpreter_runs_on_while_texts_are_embedded(f32: Embedder) -> None:
+def test_the_interpreter_runs_on_while_texts_are_embedded(auto: Embedder) -> None:
     done = threading.Event()
     turns = 0
 
     def work() -> None:
-        f32.embed(["tea " * 300] * 40)
+        auto.embed(["tea " * 300] * 20)
         done.set()
 
     worker = threading.Thread(target=work)
@@ -149,7 +153,7 @@ def test_the_interpreter_runs_on_while_texts_are_embedded(f32: Embedder) -> None
     while not done.wait(timeout=0.001):
         turns += 1
     worker.join()
-    assert turns > 20
+    assert turns > 10
 
 
 def test_a_precision_the_cpu_lacks_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,23 +167,6 @@ def test_a_missing_weights_package_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(embedder, "WEIGHTS_PACKAGE", "no_such_weights")
     with pytest.raises(FileNotFoundError, match="no_such_weights is not installed"):
         Embedder()
-
-
-@given(st.lists(st.integers(2, 256), max_size=300), st.integers(64, 4096))
-def test_every_row_is_in_one_batch_and_no_batch_is_too_big(lengths: list[int], limit: int) -> None:
-    groups = batches(lengths, limit)
-    assert sorted(row for rows in groups for row in rows) == list(range(len(lengths)))
-    for rows in groups:
-        assert rows
-        assert len(rows) == 1 or len(rows) * padded_width(max(lengths[row] for row in rows)) <= limit
-
-
-def test_little_of_a_batch_of_mixed_lengths_is_padding() -> None:
-    lengths = [int(length) for length in np.random.default_rng(3).integers(5, 256, 500)]
-    computed = sum(
-        len(rows) * padded_width(max(lengths[row] for row in rows)) for rows in batches(lengths, BATCH_TOKENS)
-    )
-    assert computed / sum(lengths) < 1.1
 
 
 LOOK_WHAT_IT_TOUCHES = """

@@ -1,0 +1,98 @@
+"""Measure the embedder: rows a second by length and precision, time of one query, load time, resident memory.
+
+    python benchmarks/embedding.py [--seconds 3] [--threads 2]
+
+The precisions take turns within each line, so that a machine busy with other work slows them alike.
+"""
+
+import argparse
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aviary.embedder import Embedder, has_bf16
+from aviary.embedder_graph import ov
+
+WORDS = re.findall(
+    r"\w+",
+    """steel flask keeps soup hot for hours wide mouth lid cup running shoe deep lugs mud light road soft foam wool warm
+    damp rain coat seam stripe child size lamp desk clamp dim bright night garden sun pump tyre valve bar drill torque
+    battery case knife blade carbon rust bread stew oven enamel paper sheet recycled pen nib ink medium bottle mat yoga
+    rubber grip wet brush timer pressure sensor gentle quiet key board office gift baker hand made red blue green""",
+)
+# Rows at once as Emu sees them: one message.
+ROWS = 100
+
+
+def text(tokens: float, spread: float) -> str:
+    return " ".join(random.choices(WORDS, k=max(1, round(random.gauss(tokens - 2, spread)))))
+
+
+def rate(embed: Callable[[list[str]], object], texts: list[str]) -> float:
+    start = time.perf_counter()
+    embed(texts)
+    return len(texts) / (time.perf_counter() - start)
+
+
+def resident_mb(field: str) -> float:
+    """VmRSS or VmHWM (its peak) of this process, in MB; Linux."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def alone(precision: str, threads: int) -> None:
+    """What one process pays that has only this embedder: run in a process of its own."""
+    start = time.perf_counter()
+    model = Embedder(precision, threads)  # type: ignore[arg-type]
+    model.embed(["first"])
+    load, resting = time.perf_counter() - start, resident_mb("VmRSS")
+    waits = []
+    for number in range(200):
+        begin = time.perf_counter()
+        model.embed([text(10, 3)])
+        if number >= 20:
+            waits.append((time.perf_counter() - begin) * 1e3)
+    for tokens in (5, 21, 80, 160, 250):
+        for rows in (1, 7, 30, 100, 300):
+            model.embed([text(tokens, tokens / 4) for _ in range(rows)])
+    print(
+        f"{precision}: load {load:.2f} s; one query p50 {statistics.median(waits):.1f} ms, "
+        f"p95 {statistics.quantiles(waits, n=20)[-1]:.1f} ms; "
+        f"resident {resting:.0f} MB after loading, {resident_mb('VmRSS'):.0f} MB after every shape, peak {resident_mb('VmHWM'):.0f} MB"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each length and precision")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--alone", choices=["bf16", "f32"], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.alone:
+        alone(given.alone, given.threads)
+        return
+    precisions = ["bf16", "f32"] if has_bf16(ov.Core()) else ["f32"]
+    for precision in precisions:
+        command = [sys.executable, __file__, "--alone", precision, "--threads", str(given.threads)]
+        subprocess.run(command, check=True)
+    models = {precision: Embedder(precision, given.threads) for precision in precisions}  # type: ignore[arg-type]
+    for tokens, spread in ((21, 5), (80, 20), (250, 15)):
+        texts = [text(tokens, spread) for _ in range(ROWS)]
+        rates: dict[str, list[float]] = {precision: [] for precision in precisions}
+        end = time.perf_counter() + given.seconds * len(precisions)
+        for model in models.values():
+            model.embed(texts)
+        while time.perf_counter() < end or not all(rates.values()):
+            for precision, model in models.items():
+                rates[precision].append(rate(model.embed, texts))
+        found = ", ".join(f"{p} {statistics.median(r):.0f} (best {max(r):.0f})" for p, r in rates.items())
+        print(f"{tokens} tokens: rows/s {found}")
+
+
+if __name__ == "__main__":
+    main()
