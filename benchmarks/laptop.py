@@ -101,7 +101,7 @@ def measure(rows: int, updates: int) -> dict[str, Any]:
         try:
             seconds, printed = up(folder, rows, free_port())
             state = json.loads((folder / "state.json").read_text())
-            with PineconeIndex("local", state["pinecone_host"]) as index:
+            with PineconeIndex(state["pinecone_api_key"], state["index_host"]) as index:
                 if index.count("products") != rows:
                     raise SystemExit(f"{index.count('products')} vectors for {rows} rows")
                 latency = commit_to_searchable(state["postgres_dsn"], index, updates)
