@@ -99,7 +99,10 @@ class PostgresServer:
             check=False,
         )
         if done.returncode:
-            raise PostgresError(f"initdb failed in {making}: {done.stderr.strip().splitlines()[-1]}")
+            lines = done.stderr.strip().splitlines() or ["it wrote nothing"]
+            # The first complaint is the cause; what follows is about clearing up.
+            cause = next((line for line in lines if "error:" in line or "FATAL:" in line), lines[-1])
+            raise PostgresError(f"initdb failed in {making}: {cause}")
         if self.data_dir.exists():
             self.data_dir.rmdir()
         making.rename(self.data_dir)

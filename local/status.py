@@ -68,13 +68,11 @@ def _show(console: Console, folder: Folder, report: dict[str, Any]) -> None:
     if not report["state"]:
         console.print(f"it is still starting (pid {report['supervisor_pid']}; log: {folder.events})", markup=False)
         return
-    processes = Table("process", "pid", "state", "up since", "restarts", "memory", "log", box=None, pad_edge=False)
+    processes = Table("process", "pid", "state", "ready since", "restarts", "memory", box=None, pad_edge=False)
     for entry in report["processes"]:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["since"])) if entry["since"] else "-"
         memory = f"{entry['rss_bytes'] / MEGABYTE:,.0f} MB"
-        processes.add_row(
-            entry["name"], str(entry["pid"]), entry["state"], since, str(entry["restarts"]), memory, entry["log"]
-        )
+        processes.add_row(entry["name"], str(entry["pid"]), entry["state"], since, str(entry["restarts"]), memory)
     console.print(processes)
     console.print()
     if "trouble" in report:
@@ -87,6 +85,6 @@ def _show(console: Console, folder: Folder, report: dict[str, Any]) -> None:
     console.print(sources)
     console.print(
         f"\nqueue: {report['queued_messages']:,} messages waiting, {report['messages_in_flight']:,} in work; "
-        f"dead letters: {report['dead_letters']:,}\nfrontend: {report['state']['frontend_url']}",
+        f"dead letters: {report['dead_letters']:,}\nfrontend: {report['state']['frontend_url']}\nlogs: {folder.logs}",
         markup=False,
     )

@@ -135,7 +135,8 @@ class Run(Reporter):
             state = self._stack.state()
             endpoints = {label: state[key] for label, key in ENDPOINTS.items()}
             self._send("up", f"all is up after {took:.1f} s", **endpoints, logs=str(self._folder.logs))
-            self._send("searchable", await watch)
+            text = await watch
+            self._send("searchable", f"{text}; {time.time() - self._options.began:.1f} s since the start")
         finally:
             for task in (start, watch):
                 task.cancel()
@@ -175,7 +176,7 @@ class Run(Reporter):
             )
         if reading.dead_letters:
             text += f"; {reading.dead_letters:,} messages are in the dead letter queue"
-        return f"{text}; {now - self._options.began:.1f} s since the start"
+        return text
 
     def _load_catalogue(self) -> None:
         """Fill the products table, once in the life of a folder and only while it is empty."""

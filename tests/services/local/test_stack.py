@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,12 +90,15 @@ def children(local: Local) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    local = Local(tmp_path_factory.mktemp("stack") / ".local")
-    said = local.up()
-    assert f"{ROWS} of {ROWS} rows are searchable" in said
-    yield local
-    assert local.run("down").returncode == 0
+def local() -> Iterator[Local]:
+    # Not below pytest's own folder: each session that starts takes other users' rights on it away, and as root
+    # Postgres runs as another user.
+    with tempfile.TemporaryDirectory(prefix="aviary-stack-") as folder:
+        local = Local(Path(folder) / ".local")
+        said = local.up()
+        assert f"{ROWS} of {ROWS} rows are searchable" in said
+        yield local
+        assert local.run("reset", "--yes").returncode == 0
 
 
 @pytest.fixture
