@@ -97,6 +97,8 @@ class PostgresServer:
             capture_output=True,
             text=True,
             check=False,
+            # Ctrl-C in the terminal is not for it: a second of work is not worth a half-made folder.
+            start_new_session=True,
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["it wrote nothing"]

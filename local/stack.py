@@ -128,6 +128,7 @@ class Stack:
                     stderr=output,
                     timeout=MIGRATE_SECONDS,
                     check=False,
+                    start_new_session=True,
                 )
             except subprocess.TimeoutExpired:
                 raise StartError(f"{command} did not end within {MIGRATE_SECONDS} s (log: {log})") from None

@@ -197,7 +197,13 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_missing_library_is_one_sentence(tmp_path: Path) -> None:
     """Without the packages of this environment: the bare interpreter that it was made from."""
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); import local.__main__"],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(ROOT)!r}); from local.__main__ import start; sys.exit(start())",
+        ],
         capture_output=True,
         text=True,
         timeout=30,
