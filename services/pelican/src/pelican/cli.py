@@ -150,7 +150,6 @@ def _work(_: argparse.Namespace) -> int:
 
 def _connect() -> psycopg.Connection[Any]:
     settings = DatabaseSettings()  # type: ignore[call-arg]  # from the environment
-    logs.configure("pelican", settings.log_level)
     return database.connect(settings, "pelican-command", autocommit=True)
 
 

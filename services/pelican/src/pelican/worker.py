@@ -120,9 +120,12 @@ class Worker:
             self._outbox.drop()
 
     def run_until_idle(self) -> None:
-        """Ship all that can be shipped now, and return. Trouble is raised."""
-        while self.turn() is Turn.WORKED:
-            pass
+        """Ship all that can be shipped now, and end the session. Trouble is raised."""
+        try:
+            while self.turn() is Turn.WORKED:
+                pass
+        finally:
+            self._outbox.drop()
 
     def turn(self) -> Turn:
         """One look at the outbox. Every live shard is shipped from once; then, if there was none, one of a backfill's,

@@ -164,6 +164,7 @@ DECLARE
   place record;
   settings text;
   capture record;
+  needed record;
 BEGIN
   SELECT n.nspname AS schema_name, c.relname AS table_name INTO place
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation;
@@ -215,7 +216,15 @@ BEGIN
                    'aviary_' || lower(capture.operation), capture.moment, capture.operation, relation, capture.rows,
                    capture.name);
   END LOOP;
-  EXECUTE format('GRANT USAGE ON SCHEMA %I TO aviary_pelican, aviary_frontend', place.schema_name);
+  -- Reading needs the table's schema, and casting a key's text back the schema of its type (an enum has its own).
+  FOR needed IN
+    SELECT place.schema_name AS name
+    UNION
+    SELECT n.nspname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace
+    WHERE a.attrelid = relation AND a.attname = ANY (key_columns) AND n.nspname <> 'pg_catalog'
+  LOOP
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO aviary_pelican, aviary_frontend', needed.name);
+  END LOOP;
   EXECUTE format('GRANT SELECT ON %s TO aviary_pelican, aviary_frontend', relation);
 END
 $$;
