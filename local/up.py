@@ -21,7 +21,8 @@ from local.supervisor import Reporter, Service, StartError, Step, Supervisor, en
 if TYPE_CHECKING:
     from local.gauges import Reading
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.3
+LAST_POLL_SECONDS = 0.1
 STALLED_SECONDS = 30.0
 LOAD_CHUNK_ROWS = 1_000
 KNOWN = (FolderError, StartError, PostgresError)
@@ -164,7 +165,8 @@ class Run(Reporter):
                         "note", f"nothing has moved for {STALLED_SECONDS:.0f} s; {self._folder.logs} may say why"
                     )
                     moved_at = time.monotonic()
-                await asyncio.sleep(POLL_SECONDS)
+                nearly = reading is not None and reading.vectors >= reading.rows
+                await asyncio.sleep(LAST_POLL_SECONDS if nearly else POLL_SECONDS)
         return self._summary(reading, time.time())
 
     def _summary(self, reading: "Reading", now: float) -> str:
