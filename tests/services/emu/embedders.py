@@ -1,7 +1,9 @@
 """Embedders without meaning, for tests that do not need any."""
 
 import hashlib
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,14 @@ class HashEmbedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         self.calls.append(list(texts))
         return np.stack([vector_of(text) for text in texts])
+
+
+class EndlessEmbedder(HashEmbedder):
+    """Computes on a thread that nothing waits for, and does not come to an end."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        ThreadPoolExecutor(1).submit(threading.Event().wait).result()
+        return super().embed(texts)
 
 
 def vector_of(text: str) -> Vectors:

@@ -39,9 +39,9 @@ SOURCE = Source(
 )
 
 # `python -m emu` without the second that loading OpenVINO and the model takes.
-WITH_HASH_EMBEDDER = """
+WITH_TEST_EMBEDDER = """
 import sys, tests.services.emu.embedders as embedders
-embedders.Embedder = embedders.HashEmbedder
+embedders.Embedder = getattr(embedders, sys.argv[1])
 sys.modules["aviary.embedder"] = embedders
 import emu.__main__
 emu.__main__.main()
@@ -164,9 +164,9 @@ class Bench:
 
 
 class EmuProcess:
-    """`python -m emu` as a real process, with `HashEmbedder` unless `real_embedder`."""
+    """`python -m emu` as a real process, with one of the embedders of tests, or "real"; keyword arguments are settings."""
 
-    def __init__(self, bench: Bench, folder: Path, *, real_embedder: bool = False, **fields: Any) -> None:
+    def __init__(self, bench: Bench, folder: Path, *, embedder: str = "HashEmbedder", **fields: Any) -> None:
         self.log_path = folder / f"emu-{uuid.uuid4().hex[:6]}.log"
         settings = {"receive_wait_seconds": 1, "health_port": 0, "health_host": "127.0.0.1"} | fields
         environment = {
@@ -179,9 +179,11 @@ class EmuProcess:
             "AWS_ENDPOINT_URL_SNS": bench.queues.endpoint,
         }
         environment |= {f"AVIARY_{name.upper()}": str(value) for name, value in settings.items()}
-        command = [sys.executable, "-m", "emu"] if real_embedder else [sys.executable, "-c", WITH_HASH_EMBEDDER]
+        arguments = ["-m", "emu"] if embedder == "real" else ["-c", WITH_TEST_EMBEDDER, embedder]
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments], cwd=REPOSITORY, env=environment, stdout=log, stderr=log
+            )
         wait_until(lambda: self.events("started") or self.process.poll() is not None, "Emu starts", 60)
         assert self.process.poll() is None, self.log_path.read_text()
         self.health = f"http://127.0.0.1:{self.events('started')[0]['health_port']}"

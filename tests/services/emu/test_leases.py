@@ -9,6 +9,7 @@ from aviary.index import Vector
 from emu import lease as leases
 from emu.lease import Lease, LeaseKeeper, LeaseLostError
 from emu.queue import Received
+from emu.worker import STUCK_SECONDS
 from tests.services.emu.embedders import HashEmbedder
 from tests.services.emu.helpers import Bench, batch, counters, upsert, wait_until
 
@@ -213,3 +214,15 @@ def test_an_emu_that_was_overtaken_brings_no_old_version_back(bench: Bench, monk
     }
     assert bench.stored() == {"1": 2}
     assert bench.left() == 0
+
+
+def test_an_emu_whose_threads_or_units_do_not_move_is_not_alive(bench: Bench) -> None:
+    emu = bench.emu()
+    lease = emu._keeper.take([MESSAGE], leases.now())
+    emu._pulses["receiver"] = leases.now()
+    assert emu.alive()
+    lease.touched_at -= STUCK_SECONDS
+    assert not emu.alive()
+    lease.touched_at += STUCK_SECONDS
+    emu._pulses["receiver"] -= STUCK_SECONDS
+    assert not emu.alive()

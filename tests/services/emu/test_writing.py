@@ -173,14 +173,32 @@ def test_freshness_is_measured_from_capture_to_index_for_live_changes_only(bench
 
 def test_a_backfill_costs_at_most_a_hundredth_of_a_request_a_row(bench: Bench) -> None:
     rows = 4_800
-    for message in range(rows // 60):  # 16 groups of messages of 60 rows
-        changes = (upsert(f"{message}-{row}", 1, f"text {message} {row}") for row in range(60))
+    for message in range(rows // 80):
+        changes = (upsert(f"{message}-{row}", 1, f"text {message} {row}") for row in range(80))
         bench.send(batch(*changes, lane="backfill"), group=f"1-{message % 16}")
     assert bench.work()["upserted"] == rows
     requests = sum(counts["requests"] for operation, counts in bench.pinecone.counts().items() if operation in WRITES)
     assert requests / rows <= 0.01
     assert bench.index.count(NAMESPACE) == rows
     assert bench.left() == 0
+
+
+def test_a_backfill_is_worked_on_in_units_of_more_than_one_receive(bench: Bench) -> None:
+    for message in range(16):
+        bench.send(batch(*(upsert(f"{message}-{row}", 1) for row in range(20)), lane="backfill"), group=f"1-{message}")
+    embedder = HashEmbedder()
+    bench.work(embedder)
+    assert [len(texts) for texts in embedder.calls] == [320]
+
+
+def test_a_live_change_ends_the_gathering_of_a_backfill(bench: Bench) -> None:
+    for message in range(10):
+        bench.send(batch(upsert(f"{message}", 1), lane="backfill"), group=f"1-{message}")
+    bench.send(batch(upsert("live", 1)), group="1-14")
+    bench.send(batch(upsert("later", 1), lane="backfill"), group="1-15")
+    embedder = HashEmbedder()
+    bench.work(embedder)
+    assert "text of live" in embedder.calls[0]
 
 
 WRITES = {"upsert", "fetch", "delete"}

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import logging
+import os
 import signal
 import threading
 
@@ -51,8 +52,11 @@ def main() -> None:
             settings.health_host, settings.health_port, alive=emu.alive, ready=emu.ready, stats=emu.snapshot
         ) as health:
             log(LOGGER, logging.INFO, "started", health_port=health.port, precision=embedder.precision)
-            emu.run()
-    log(LOGGER, logging.INFO, "stopped")
+            drained = emu.run()
+    log(LOGGER, logging.INFO, "stopped", drained=drained)
+    if not drained:
+        # Emu's own threads are daemons; the embedder's are not, and the interpreter would wait for them.
+        os._exit(0)
 
 
 def use_few_arenas() -> None:

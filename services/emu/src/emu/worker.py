@@ -99,8 +99,11 @@ class Emu:
 
     # ---- running
 
-    def run(self) -> None:
-        """Work until `stop()`, then drain: end what is in work within the drain time, release the rest."""
+    def run(self) -> bool:
+        """Work until `stop()`, then drain: end what is in work within the drain time, release the rest.
+
+        False when a thread was still busy at the end of the drain time.
+        """
         with self._threads():
             receiver = self._start("receiver", self._receive_forever)
             self._stopping.wait()
@@ -108,12 +111,14 @@ class Emu:
             receiver.join(self._drain_seconds_left())
             while self._keeper.held() and self._drain_seconds_left() > 0:
                 time.sleep(0.01)
-            for lease in self._keeper.held():
+            unfinished = self._keeper.held()
+            for lease in unfinished:
                 self._keeper.release(lease, lease.messages)
         self._notices.flush(at_once=True)
         self.stats.publish()
         if self._crash is not None:
             raise self._crash
+        return not unfinished
 
     def run_until_idle(self) -> None:
         """Work until the queue has nothing to give and no unit is in work; for tests and one-off drains."""
@@ -154,8 +159,9 @@ class Emu:
             for _ in workers:
                 self._jobs.put(None)
             # Threads are daemons: one that waits for a dead connection must not hold the process up.
+            deadline = now() + ENDING_SECONDS
             for thread in (*workers, *helpers):
-                thread.join(ENDING_SECONDS)
+                thread.join(max(0.0, deadline - now()))
 
     def _start(self, name: str, target: Callable[[], None]) -> threading.Thread:
         def body() -> None:
