@@ -290,3 +290,10 @@ def test_the_api_page_describes_every_route(site: Site) -> None:
         "/readyz",
     }
     assert "HTTPValidationError" not in document["components"]["schemas"], "errors are described as they are sent"
+
+
+def test_a_text_can_be_emptied_in_the_form(site: Site) -> None:
+    product = site.insert("Lamp", "Light")
+    page = Page(form(site, "PATCH", f"/products/{product}", **edit(site, product) | {"name": "", "description": "  "}))
+    assert (row(site, product)["name"], row(site, product)["description"]) == ("", "  ")
+    assert page.all("p", class_="sync")[0].attributes["data-watch"]

@@ -67,6 +67,7 @@ function move(step) {
 }
 
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.target.closest(".editing")?.querySelector(".primary").click();
   if (event.defaultPrevented || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
   const inside = event.target.closest("input, textarea, select, dialog");
   if (event.key === "/" && !inside && box()) {
@@ -110,8 +111,13 @@ document.addEventListener("click", (event) => {
 
 // ---- HTMX
 
+// Whether a form inside the results holds what is not saved: a new search would replace it.
+const unsaved = () =>
+  [...document.querySelectorAll("#results .editing :is(input, textarea)")].some((field) => field.value !== field.defaultValue);
+
 document.addEventListener("htmx:afterSettle", (event) => {
   watchAll(document);
+  focusFirstNew();
   const target = event.detail.target;
   const said = target.querySelector?.("[data-announce]");
   if (target.id === "results") {
@@ -131,13 +137,15 @@ document.addEventListener("htmx:oobAfterSwap", (event) => {
 // After "More", the focus goes to the first new row: the button that had it is gone.
 document.addEventListener("htmx:beforeRequest", (event) => {
   const source = event.detail.elt;
+  if (source.id === "search" && unsaved() && !window.confirm("Leave the changes you have not saved?")) event.preventDefault();
   if (source.id === "panel" && document.hidden) event.preventDefault();
-  if (source.closest(".more")) source.dataset.before = stops().indexOf(source);
+  if (source.closest(".more")) continueAt = stops().indexOf(source);
 });
-document.addEventListener("htmx:afterRequest", (event) => {
-  const before = event.detail.elt.dataset?.before;
-  if (before !== undefined && event.detail.successful) stops()[Number(before)]?.focus();
-});
+let continueAt = -1;
+function focusFirstNew() {
+  if (continueAt >= 0) stops()[continueAt]?.focus();
+  continueAt = -1;
+}
 
 for (const name of ["htmx:sendError", "htmx:timeout"]) {
   document.addEventListener(name, (event) => {
