@@ -138,6 +138,7 @@ class Caller:
                     raise
                 self._state.is_bad(kind, error)
                 self._stats.count("retries")
+                self._stats.count("errors")
                 after = _retry_after(error)
                 if self._stopping.wait(delay_seconds(attempt, after, random.random())):  # noqa: S311 - only spreads load
                     raise StoppingError from error

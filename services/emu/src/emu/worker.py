@@ -251,7 +251,8 @@ class Emu:
         except (StoppingError, *AwsError):
             log(LOGGER, logging.INFO, "unit_given_back", messages=len(messages))
             self._acknowledge(unit)
-            self._keeper.release(lease, [message for message in messages if message not in unit.finished()])
+            finished = unit.finished()
+            self._keeper.release(lease, [message for message in messages if message not in finished])
         except Exception:
             # Not released: the messages come back when the lease ends, which keeps a fault of ours from spinning.
             self.stats.count("errors")
