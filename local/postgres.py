@@ -103,7 +103,7 @@ class PostgresServer:
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["it wrote nothing"]
             # The first complaint is the cause; what follows is about clearing up.
-            cause = next((line for line in lines if "error:" in line or "FATAL:" in line), lines[-1])
+            cause = next((line for line in lines if "warning:" not in line.lower()), lines[-1])
             raise PostgresError(f"initdb failed in {making}: {cause}")
         if self.data_dir.exists():
             self.data_dir.rmdir()

@@ -1,8 +1,10 @@
 """Fixtures that every kind of test may use: a real Postgres, a moto server, an environment without credentials."""
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import boto3
@@ -49,12 +51,14 @@ class Queues(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    folder = tmp_path_factory.mktemp("postgres")
-    server = PostgresServer(folder / "data", folder / "postgres.log")
-    server.start()
-    yield server
-    server.stop()
+def postgres_server() -> Iterator[PostgresServer]:
+    # Not below pytest's own folder: each session that starts takes other users' rights on it away, and as root
+    # Postgres runs as another user.
+    with tempfile.TemporaryDirectory(prefix="aviary-postgres-") as folder:
+        server = PostgresServer(Path(folder) / "data", Path(folder) / "postgres.log")
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture
