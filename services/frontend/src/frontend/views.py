@@ -21,6 +21,7 @@ PAGE = 20
 BODY_SHOWN_CHARS = 400
 # Below this cosine similarity the nearest row has little to do with the question.
 WEAK_SIMILARITY = 0.2
+NO_TEXT = "Neither name nor description, so no search finds it."
 UNKNOWN = "\N{EN DASH}"
 FORM_FIELDS = ("name", "description", "category", "price")
 
@@ -78,7 +79,7 @@ def product_card(row: Row, currency: str, *, rank: int | None = None, score: flo
     return Card(
         key=str(row["id"]),
         title=(row["name"] or "").strip() or "(no name)",
-        body=shorten(row["description"] or ""),
+        body=shorten(row["description"] or "") or ("" if (row["name"] or "").strip() else NO_TEXT),
         chips=[Chip("category", row["category"])] if row["category"] else [],
         price=price_text(row["price"], currency),
         editable=True,
