@@ -116,7 +116,7 @@ def model_folder() -> Path:
 
 
 def has_bf16(core: ov.Core) -> bool:
-    """Whether this CPU computes in bf16 (AVX512_BF16, AMX, or Arm's BF16), rather than only storing it."""
+    """Whether the CPU plugin computes in bf16 here: AVX512_BF16 or AMX on x86."""
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
