@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from aviary.messages import Batch, Change, decode_batch
 from aviary.source import key_text, render
@@ -149,7 +150,7 @@ class MemoryQueue:
     def __init__(self) -> None:
         self.sent: list[tuple[str, Message]] = []
         self.aside: list[tuple[str, Message]] = []
-        self.on_send: Callable[[Message], None] = lambda message: None
+        self.on_send: Callable[[Message], None] = lambda _: None
         self.waiting = 0
         self.asked = 0
         self._ids: set[str] = set()
@@ -269,7 +270,9 @@ class Factory(NamedTuple):
 
 def settings_for(store: Store, queue_url: str = "memory", **given: Any) -> PelicanSettings:
     """Settings of a Pelican inside the test's own process."""
-    return PelicanSettings(postgres_dsn=store.dsn("aviary_pelican"), queue_url=queue_url, health_port=0, **given)
+    return PelicanSettings(
+        postgres_dsn=SecretStr(store.dsn("aviary_pelican")), queue_url=queue_url, health_port=0, **given
+    )
 
 
 class Done(NamedTuple):

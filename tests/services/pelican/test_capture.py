@@ -232,13 +232,18 @@ def test_a_renamed_key_column_warns_and_never_fails_a_write(store: Store) -> Non
 
 def test_a_writer_never_waits_for_another_writer_or_for_a_claim(store: Store) -> None:
     store.add_products(2)
-    with store.connect() as first, store.connect("aviary_pelican") as claiming, store.connect() as second:
-        with first.transaction(), claiming.transaction():
-            first.execute("UPDATE products SET name = 'Mug' WHERE id = 1")
-            claiming.execute("SELECT pg_advisory_xact_lock(1635152225, n) FROM generate_series(0, 63) AS n")
-            claiming.execute("DELETE FROM sync.outbox")
-            second.execute("SET statement_timeout = '5s'")
-            second.execute("UPDATE products SET name = 'Cup' WHERE id = 2")
+    with (
+        store.connect() as first,
+        store.connect("aviary_pelican") as claiming,
+        store.connect() as second,
+        first.transaction(),
+        claiming.transaction(),
+    ):
+        first.execute("UPDATE products SET name = 'Mug' WHERE id = 1")
+        claiming.execute("SELECT pg_advisory_xact_lock(1635152225, n) FROM generate_series(0, 63) AS n")
+        claiming.execute("DELETE FROM sync.outbox")
+        second.execute("SET statement_timeout = '5s'")
+        second.execute("UPDATE products SET name = 'Cup' WHERE id = 2")
     assert store.captured() == [("1", False), ("2", False)]
 
 

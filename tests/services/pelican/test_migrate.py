@@ -61,7 +61,7 @@ def test_a_migration_that_fails_leaves_no_trace_and_may_be_tried_again(database:
 def test_a_migration_that_was_changed_afterwards_is_refused(database: Database) -> None:
     with connect(database) as connection:
         migrate(connection, [Migration(1, "0001_one.sql", "SELECT 1")])
-        with pytest.raises(MigrationError, match="0001_one.sql is not what was applied"):
+        with pytest.raises(MigrationError, match=r"0001_one\.sql is not what was applied"):
             migrate(connection, [Migration(1, "0001_one.sql", "SELECT 2")])
 
 

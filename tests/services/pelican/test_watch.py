@@ -109,7 +109,7 @@ def test_a_refusal_is_one_sentence_and_exit_code_2(shared_store: Store) -> None:
 def test_a_table_of_somebody_else_is_refused(shared_store: Store) -> None:
     with (
         shared_store.connect("aviary_pelican") as connection,
-        pytest.raises(ValueError, match="does not own public.art"),
+        pytest.raises(ValueError, match=r"does not own public\.art"),
     ):
         watch(connection, table="articles", key=["id"], text="{title}", metadata=[])
 
@@ -128,7 +128,7 @@ def test_a_busy_table_is_refused_and_no_writer_queues_up_for_long(
     monkeypatch.setattr("pelican.watch.LOCK_TIMEOUT", "50ms")
     with shared_store.connect() as writer, shared_store.connect() as connection, writer.transaction():
         writer.execute("INSERT INTO articles (id) VALUES (1000)")
-        with pytest.raises(ValueError, match="public.articles is in use"):
+        with pytest.raises(ValueError, match=r"public\.articles is in use"):
             watch(connection, table="articles", key=["id"], text="{title}", metadata=[])
 
 

@@ -14,12 +14,11 @@ from psycopg.types.json import set_json_loads
 from aviary.source import METADATA_STRING_LIMIT_CHARS, TEXT_LIMIT_CHARS, Source
 from pelican.tables import CUT_TYPE_NAMES, Column, Table
 
-# Outbox rows looked at for one claim; the number of keys is what ends it, unless most rows hold a single one.
-MAX_OUTBOX_ROWS = 1_000
+# What stands before the mapped columns in a row of a claim.
 HEAD_COLUMNS = 9
 
 # One snapshot for all of it: what the outbox says changed, and what those rows are now. `limit` keys or a little more:
-# an outbox row is taken whole. What belongs to the claim and not to a key stands in the first row only.
+# an outbox row is taken whole, and holds one at least. What belongs to the claim and not to a key stands in the first row only.
 _CLAIM = """
 WITH taken AS MATERIALIZED (
   SELECT w.seq, w.keys, w.text_unchanged, w.enqueued_at
@@ -28,7 +27,7 @@ WITH taken AS MATERIALIZED (
         FROM (SELECT * FROM sync.outbox
               WHERE lane = %(lane)s AND source_id = {source_id} AND shard = %(shard)s
                 AND pg_catalog.current_setting('aviary.version') <> ''
-              ORDER BY lane, source_id, shard, seq LIMIT {max_rows}) o) w
+              ORDER BY lane, source_id, shard, seq LIMIT %(limit)s) o) w
   WHERE w.keys_before < %(limit)s),
 wanted AS MATERIALIZED (
   SELECT k.key, bool_and(t.text_unchanged) AS text_unchanged,
@@ -75,7 +74,6 @@ def claim_query(source: Source, table: Table, key_text: str) -> str:
     columns = mapped_columns(source)
     query = sql.SQL(_CLAIM).format(
         source_id=sql.Literal(source.id),
-        max_rows=sql.Literal(MAX_OUTBOX_ROWS),
         table=identifier(source.schema, source.table),
         columns=_listed(sql.SQL("{} AS {}").format(_value(source, table, c), _alias(n)) for n, c in enumerate(columns)),
         aliases=_listed(sql.SQL("r.{}").format(_alias(n)) for n, _ in enumerate(columns)),

@@ -1,0 +1,407 @@
+"""From outbox rows to messages, inside one process: what is sent, in what order, and what a failure leaves behind."""
+
+import logging
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+from aviary.messages import MAX_MESSAGE_BYTES, decode_dead_letter
+from aviary.source import TEXT_LIMIT_CHARS
+from pelican.outbox import _FIND
+from pelican.packing import Message
+from pelican.service import Pelican
+from pelican.sqs import QueueError, SqsQueue
+from pelican.watch import watch
+from pelican.worker import Turn
+from tests.conftest import Queues
+from tests.services.pelican.harness import Consumer, MemoryQueue, Store, refuse, settings_for
+
+WAITING = "SELECT coalesce(sum(key_count), 0)::int FROM sync.outbox"
+HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+
+
+def test_the_queue_ends_with_f_of_the_table(store: Store, sqs: SqsQueue, queues: Queues, consumer: Consumer) -> None:
+    pelican = Pelican(settings_for(store, queues.queue_url), sqs)
+    store.add_products(2_500)
+    pelican.worker().run_until_idle()
+    store.execute("UPDATE products SET price = price + 1 WHERE id % 2 = 0")
+    store.execute("DELETE FROM products WHERE id % 5 = 0")
+    store.execute("UPDATE products SET name = 'Mug ' || id WHERE id % 7 = 0")
+    pelican.worker().run_until_idle()
+    consumer.drain()
+    assert consumer.state == store.expected()
+    assert not consumer.backwards
+    assert store.value(WAITING) == 0
+    stats = pelican.stats.read()
+    assert (stats["sent"], stats["deletes"]) == (len(consumer.changes), 500)
+    assert stats["messages"] == len(consumer.batches) <= 2 * 16 * 3
+
+
+def test_a_message_is_of_one_shard_and_says_all_that_emu_needs(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    before = time.time_ns() // 1_000_000
+    store.add_products(400)
+    pelican.worker().run_until_idle()
+    after = time.time_ns() // 1_000_000
+    shards: dict[str, int] = {}
+    for (group, _), batch in zip(memory.sent, memory.batches(), strict=True):
+        assert group == f"1-{batch.shard}"
+        assert (batch.source, batch.namespace, batch.lane) == ("products", "products", "live")
+        assert before <= batch.captured_at_ms <= after
+        assert 24_000 <= batch.expires_at_ms - batch.captured_at_ms <= 25_000 + after - before
+        assert len({change.version for change in batch.changes}) == 1
+        for change in batch.changes:
+            assert shards.setdefault(change.key, batch.shard) == batch.shard
+    assert len(shards) == 400
+
+
+def test_blank_rows_and_deleted_rows_become_deletes_with_a_reason(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    store.add_products(3)
+    store.execute("UPDATE products SET name = '  ', description = NULL WHERE id = 1")
+    store.execute("DELETE FROM products WHERE id = 2")
+    pelican.worker().run_until_idle()
+    assert {(c.key, c.op, c.reason) for c in memory.changes()} == {
+        ("1", "delete", "blank"),
+        ("2", "delete", "gone"),
+        ("3", "upsert", ""),
+    }
+    stats = pelican.stats.read()
+    assert (stats["sent"], stats["deletes"], stats["blanks"]) == (3, 1, 1)
+
+
+def test_many_changes_of_a_key_become_its_newest_state(store: Store, pelican: Pelican, memory: MemoryQueue) -> None:
+    store.add_products(1)
+    for price in range(5):
+        store.execute("UPDATE products SET price = %s", (100 + price,))
+    pelican.worker().run_until_idle()
+    (change,) = memory.changes()
+    assert change.metadata["price"] == 104
+    assert not change.text_unchanged  # the text of the insert has never been sent
+
+
+def test_the_mark_of_an_unchanged_text_travels(store: Store, pelican: Pelican, memory: MemoryQueue) -> None:
+    store.add_products(1)
+    pelican.worker().run_until_idle()
+    store.execute("UPDATE products SET price = 5")
+    pelican.worker().run_until_idle()
+    assert [change.text_unchanged for change in memory.changes()] == [False, True]
+
+
+def test_values_arrive_typed_and_those_that_python_cannot_hold_are_left_out(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    with store.connect() as connection:
+        connection.execute(
+            "CREATE TABLE things (id int PRIMARY KEY, label varchar, day date, at timestamptz, clock time, days date[], "
+            "n numeric, f float8, yes bool, words text[], j jsonb, x json, big bigint, u uuid, c char(4), t tsvector)"
+        )
+        columns = ["day", "at", "clock", "days", "n", "f", "yes", "words", "j", "x", "big", "u", "c", "t"]
+        watch(connection, table="things", key=["id"], text="{label}", metadata=columns)
+        connection.execute(
+            "INSERT INTO things VALUES (1, 'a', '2024-02-29', '2024-02-29 12:00+02', '12:30', '{2024-01-01}', 1.50, 2.5, "
+            "true, '{p,q}', '{\"b\": 1, \"a\": [true]}', '{\"z\":1}', 9007199254740993, "
+            "'6f1a8dfe-6f5e-4b39-8c60-5d4f2f5f0f53', 'ab', 'x:1'), "
+            "(2, 'b', 'infinity', '20000-01-01', '24:00', '{0044-03-15 BC}', 'NaN', '-inf', NULL, NULL, NULL, NULL, NULL, "
+            "NULL, NULL, NULL), (3, 'c', '0044-03-15 BC', '-infinity', NULL, NULL, 'Infinity', NULL, NULL, NULL, "
+            "(repeat('[', 3000) || repeat(']', 3000))::jsonb, NULL, NULL, NULL, NULL, NULL)"
+        )
+    pelican.worker().run_until_idle()
+    metadata = {change.key: change.metadata for change in memory.changes()}
+    assert metadata["1"] == {
+        "day": "2024-02-29",
+        "at": "2024-02-29T10:00:00+00:00",
+        "clock": "12:30:00",
+        "days": '["2024-01-01"]',
+        "n": 1.5,
+        "f": 2.5,
+        "yes": True,
+        "words": ["p", "q"],
+        "j": '{"a": [true], "b": 1}',
+        "x": '{"z": 1}',
+        "big": "9007199254740993",
+        "u": "6f1a8dfe-6f5e-4b39-8c60-5d4f2f5f0f53",
+        "c": "ab  ",
+        "t": "'x':1",
+    }
+    assert metadata["2"] == {"days": "[null]"}
+    assert metadata["3"] == {"j": "[" * 2_000}
+
+
+def test_a_row_of_a_megabyte_is_cut_to_what_a_message_holds(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    texts = {1: "x" * 1_000_000, 2: "\U0001f9a9" * 300_000, 3: "\u0001\uffff" * 100_000}
+    with store.connect() as connection:
+        for number, text in texts.items():
+            connection.execute(
+                "INSERT INTO products (id, sku, name, description) VALUES (%s, %s, 'Jug', %s)", (number, number, text)
+            )
+    pelican.worker().run_until_idle()
+    assert all(message.size <= MAX_MESSAGE_BYTES for _, message in memory.sent)
+    assert {change.key: change.text for change in memory.changes()} == {
+        str(number): f"Jug. {text}"[:TEXT_LIMIT_CHARS] for number, text in texts.items()
+    }
+
+
+def test_large_rows_make_smaller_claims(store: Store, pelican: Pelican, memory: MemoryQueue) -> None:
+    store.execute(
+        "INSERT INTO products (id, sku, name, description) "
+        "SELECT n, n, 'Jug', repeat(n || ' ', 9000) FROM generate_series(1, 300) AS n"
+    )
+    store.execute("DELETE FROM sync.outbox")
+    store.execute(
+        "INSERT INTO sync.outbox (source_id, shard, keys, key_count) SELECT 1, 0, ARRAY[id::text], 1 FROM products"
+    )
+    pelican.worker().run_until_idle()
+    assert len(memory.changes()) == 300
+    assert 2 <= len({change.version for change in memory.changes()}) <= 6
+
+
+def test_a_row_that_no_message_can_carry_is_set_aside_and_its_neighbours_go_on(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    with store.connect() as connection:
+        connection.execute("CREATE TABLE things (k text PRIMARY KEY, label text, words text[])")
+        watch(connection, table="things", key=["k"], text="{label}", metadata=["words"])
+        connection.execute("INSERT INTO things SELECT 'k' || n, 'label', '{a}' FROM generate_series(1, 50) AS n")
+        connection.execute("UPDATE things SET words = array_fill(repeat('w', 1000), ARRAY[400]) WHERE k = 'k7'")
+        connection.execute("INSERT INTO things VALUES ('', 'a key without a letter')")
+    pelican.worker().run_until_idle()
+    assert len(memory.changes()) == 49
+    reasons = sorted(decode_dead_letter(message.body).reason for _, message in memory.aside)
+    assert reasons == [
+        "row '' has no valid change: ValueError",
+        "row 'k7' does not fit a message of 250000 bytes; shorten its metadata columns",
+    ]
+    assert pelican.stats.read()["set_aside"] == 2
+    assert store.value(WAITING) == 0
+
+
+def test_set_aside_rows_reach_the_dead_letter_queue(store: Store, sqs: SqsQueue, queues: Queues) -> None:
+    with store.connect() as connection:
+        connection.execute("CREATE TABLE things (k text PRIMARY KEY, label text)")
+        watch(connection, table="things", key=["k"], text="{label}", metadata=[])
+        connection.execute("INSERT INTO things VALUES ('', 'a key without a letter')")
+    Pelican(settings_for(store, queues.queue_url), sqs).worker().run_until_idle()
+    (message,) = queues.client.receive_message(QueueUrl=queues.dlq_url)["Messages"]
+    assert decode_dead_letter(message["Body"]).source == "things"
+
+
+def test_live_changes_go_before_a_backfill(store: Store, pelican: Pelican, memory: MemoryQueue) -> None:
+    store.add_products(100)
+    store.execute("UPDATE sync.outbox SET lane = 1")
+    store.add_products(20, first=1_000)
+    pelican.worker().run_until_idle()
+    lanes = [batch.lane for batch in memory.batches()]
+    assert lanes == sorted(lanes, key=["live", "backfill"].index)
+    assert set(lanes) == {"live", "backfill"}
+
+
+def test_a_full_queue_stops_the_backfill_first_and_everything_at_last(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    store.add_products(20)
+    store.execute("UPDATE sync.outbox SET lane = 1")
+    memory.waiting = 50
+    worker = pelican.worker()
+    assert worker.turn() is Turn.WAITING
+    store.add_products(1, first=100)
+    assert worker.turn() is Turn.WORKED
+    assert [change.key for change in memory.changes()] == ["100"]
+    memory.waiting = 1_000
+    store.add_products(1, first=101)
+    pelican.gate.sent(1_000)
+    assert worker.turn() is Turn.WAITING
+    assert [change.key for change in memory.changes()] == ["100"]
+    worker.run_until_idle()
+
+
+def test_a_queue_that_does_not_answer_leaves_every_row_in_the_outbox(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    store.add_products(40)
+    memory.on_send = refuse
+    worker = pelican.worker()
+    with pytest.raises(QueueError):
+        worker.turn()
+    assert store.value(WAITING) == 40
+    assert store.value(HELD) == 0
+    memory.on_send = lambda _: None
+    worker.run_until_idle()
+    assert {change.key for change in memory.changes()} == {str(n) for n in range(1, 41)}
+    assert store.value(WAITING) == 0
+
+
+def test_a_message_of_an_unfinished_claim_can_never_follow_the_next_claim(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    """The network holds a message back; its Pelican gives up; the next claim sends a newer state; then it arrives."""
+    held: list[Message] = []
+
+    def hold(message: Message) -> None:
+        held.append(message)
+        raise QueueError("no answer")
+
+    store.add_products(1)
+    memory.on_send = hold
+    with pytest.raises(QueueError):
+        pelican.worker().run_until_idle()
+    memory.on_send = lambda _: None
+    store.execute("UPDATE products SET name = 'Newer'")
+    pelican.worker().run_until_idle()
+    memory.send("1-9", held)
+    assert [change.text for change in memory.changes()] == ["Newer. Keeps tea hot, number 1"]
+    void, _ = memory.batches()
+    assert (void.changes, void.expires_at_ms) == ((), 0)
+    assert pelican.stats.read()["voids"] == 1
+
+
+def test_a_finished_claim_is_not_voided(store: Store, pelican: Pelican) -> None:
+    for number in range(3):
+        store.add_products(1, first=number)
+        store.execute("UPDATE products SET name = name || 'x'")
+        pelican.worker().run_until_idle()
+    assert pelican.stats.read()["voids"] == 0
+
+
+def test_a_claim_that_another_pelican_took_over_sends_nothing(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    store.add_products(1)
+    worker = pelican.worker()
+    shipper = worker._shipper
+    outbox = worker._outbox
+    (work,) = outbox.find()
+    claim = outbox.claim(work, 100)
+    assert claim is not None
+    # Its session dies without its knowing, and another Pelican ships a newer state.
+    store.execute("SELECT pg_terminate_backend(%s)", (outbox.connection.info.backend_pid,))
+    store.execute("UPDATE products SET name = 'Newer'")
+    other = Pelican(settings_for(store), memory)
+    other.worker().run_until_idle()
+    with pytest.raises(psycopg.OperationalError):
+        shipper._send(claim)
+    outbox.drop()
+    with pytest.raises(RuntimeError, match="was claimed by another session"):
+        shipper._send(claim)
+    outbox.drop()
+    assert [change.text for change in memory.changes()] == ["Newer. Keeps tea hot, number 1"]
+
+
+def test_keys_are_enqueued_again_when_the_end_of_a_claim_is_not_known(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    store.add_products(1)
+    worker = pelican.worker()
+
+    def cut_off(_: Message) -> None:
+        store.execute("SELECT pg_terminate_backend(%s)", (worker._outbox.connection.info.backend_pid,))
+        # Another Pelican finishes meanwhile: nothing of the claim is left in the outbox.
+        store.execute("DELETE FROM sync.outbox")
+
+    memory.on_send = cut_off
+    with pytest.raises(psycopg.OperationalError):
+        worker.turn()
+    memory.on_send = lambda _: None
+    worker._outbox.drop()
+    worker.run_until_idle()
+    versions = [change.version for change in memory.changes()]
+    assert len(versions) == 2
+    assert versions[0] < versions[1]
+
+
+def test_a_claim_is_given_up_when_the_queue_took_too_long(store: Store, memory: MemoryQueue) -> None:
+    pelican = Pelican(settings_for(store, claim_seconds=0.05), memory)
+    memory.on_send = lambda _: time.sleep(0.1)
+    store.add_products(1)
+    worker = pelican.worker()
+    with pytest.raises(QueueError, match="longer than a claim may last"):
+        worker.turn()
+    assert store.value(WAITING) == 1
+    memory.on_send = lambda _: None
+    worker.run_until_idle()
+    first, *_, last = memory.changes()
+    assert first.version < last.version
+    assert store.value(WAITING) == 0
+
+
+def test_a_table_that_cannot_be_read_does_not_stop_the_others(
+    store: Store, pelican: Pelican, memory: MemoryQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with store.connect() as connection:
+        connection.execute("CREATE TABLE things (id int PRIMARY KEY, label text)")
+        watch(connection, table="things", key=["id"], text="{label}", metadata=[])
+        connection.execute("INSERT INTO things VALUES (1, 'a')")
+        connection.execute("ALTER TABLE things RENAME TO stuff")
+        store.add_products(3)
+        worker = pelican.worker()
+        while worker.turn() is Turn.WORKED:
+            pass
+        assert {change.key for change in memory.changes()} == {"1", "2", "3"}
+        assert [r.getMessage() for r in caplog.records].count("source_unreadable") == 1
+        connection.execute("ALTER TABLE stuff RENAME TO things")
+    while worker.turn() is not Turn.IDLE:
+        pass
+    worker.run_until_idle()
+    assert [change.text for change in memory.changes()][-1] == "a"
+    assert [r.getMessage() for r in caplog.records].count("source_readable_again") == 1
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        "ALTER TABLE products ALTER id TYPE int",
+        "ALTER TABLE products ALTER price TYPE float8",
+        "ALTER TABLE products ALTER name TYPE varchar(500)",
+        "ALTER TABLE products DROP attributes",
+    ],
+)
+def test_a_running_pelican_follows_an_altered_table(
+    store: Store, pelican: Pelican, memory: MemoryQueue, alter: str
+) -> None:
+    store.add_products(10)
+    worker = pelican.worker()
+    for number in range(8):  # enough for statements to be prepared
+        store.execute("UPDATE products SET name = 'Jug ' || %s::text", (number,))
+        while worker.turn() is Turn.WORKED:
+            pass
+    store.execute(alter)
+    store.execute("UPDATE products SET name = 'Mug'")
+    while worker.turn() is not Turn.IDLE:
+        pass
+    worker.run_until_idle()
+    assert {change.text.split(".")[0] for change in memory.changes()[-10:]} == {"Mug"}
+
+
+def test_claims_do_not_slow_down_with_the_backlog(store: Store, pelican: Pelican) -> None:
+    """Buffers touched, not seconds: they do not depend on what else this machine does."""
+
+    def touched(query: str, parameters: Any) -> int:
+        connection = outbox.connection
+        connection.execute("SELECT set_config('aviary.version', '1', false)")
+        explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query
+        plan = connection.execute(explain, parameters).fetchone()
+        assert plan is not None
+        return int(plan[0][0]["Plan"]["Shared Hit Blocks"] + plan[0][0]["Plan"]["Shared Read Blocks"])
+
+    outbox = pelican.worker()._outbox
+    known = outbox._source(1)
+    assert known is not None
+    shard = {"lane": 0, "shard": 3, "limit": 50}
+    fill = (
+        "INSERT INTO sync.outbox (source_id, shard, keys, key_count) "
+        "SELECT 1, n %% 16, ARRAY[n::text], 1 FROM generate_series(1, %s) AS n"
+    )
+    store.execute(fill, (3_200,))
+    few = (touched(_FIND, None), touched(known.query, shard))
+    store.execute(fill, (100_000,))
+    many = (touched(_FIND, None), touched(known.query, shard))
+    outbox.drop()
+    assert many[0] <= few[0] + 16 * 3
+    assert many[1] <= few[1] + 20

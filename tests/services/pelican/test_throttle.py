@@ -1,0 +1,119 @@
+"""The gate, the bell, pauses and states: small parts with a clock of their own."""
+
+import logging
+import threading
+
+import pytest
+
+from pelican.backoff import Backoff, Dependency
+from pelican.outbox import BACKFILL, LIVE
+from pelican.throttle import Gate
+from pelican.worker import Bell
+from tests.services.pelican.harness import MemoryQueue
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def gate(memory: MemoryQueue, clock: Clock) -> Gate:
+    return Gate(memory, live_limit=100, backfill_limit=10, clock=clock)
+
+
+def test_single_changes_never_wait_for_a_look_at_the_queue(gate: Gate, memory: MemoryQueue) -> None:
+    for _ in range(10):
+        assert gate.allows(LIVE)
+        gate.sent(1)
+    assert memory.asked == 0
+
+
+def test_a_backfill_waits_at_a_depth_where_live_changes_do_not(gate: Gate, memory: MemoryQueue) -> None:
+    memory.waiting = 10
+    assert not gate.allows(BACKFILL)
+    assert gate.allows(LIVE)
+
+
+def test_nothing_is_sent_into_a_full_queue(gate: Gate, memory: MemoryQueue, clock: Clock) -> None:
+    memory.waiting = 100
+    assert not gate.allows(BACKFILL)
+    assert not gate.allows(LIVE)
+    memory.waiting = 5
+    assert not gate.allows(LIVE)  # not asked again yet
+    clock.now = 0.3
+    assert gate.allows(LIVE)
+
+
+def test_what_was_sent_since_the_last_look_counts(gate: Gate, memory: MemoryQueue, clock: Clock) -> None:
+    assert gate.allows(BACKFILL)
+    gate.sent(10)
+    assert not gate.allows(BACKFILL)
+    memory.waiting = 2
+    clock.now = 0.3
+    assert gate.allows(BACKFILL)
+
+
+def test_the_queue_is_asked_at_most_once_a_second_while_there_is_room(
+    gate: Gate, memory: MemoryQueue, clock: Clock
+) -> None:
+    for hundredth in range(300):
+        clock.now = hundredth / 100
+        assert gate.allows(BACKFILL)
+    assert memory.asked == 3
+
+
+def test_live_changes_stop_at_their_limit_even_if_nobody_looked(gate: Gate, memory: MemoryQueue) -> None:
+    memory.waiting = 1_000
+    allowed = 0
+    while gate.allows(LIVE):
+        gate.sent(1)
+        allowed += 1
+        assert allowed <= 100
+    assert allowed == 11
+
+
+def test_pauses_grow_to_five_seconds_with_jitter_and_start_anew_after_success() -> None:
+    backoff = Backoff()
+    pauses = [backoff.pause_seconds() for _ in range(20)]
+    assert all(0.05 * 2**n <= p <= 0.1 * 2**n for n, p in enumerate(pauses[:6]))
+    assert all(2.5 <= pause <= 5.0 for pause in pauses[6:])
+    backoff.reset()
+    assert backoff.pause_seconds() <= 0.1
+
+
+def test_trouble_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    queue = Dependency("queue", logging.getLogger("test"))
+    for _ in range(5):
+        queue.failed("away")
+    assert queue.state == "away"
+    for _ in range(5):
+        queue.works()
+    assert queue.state == "ok"
+    assert [record.getMessage() for record in caplog.records] == ["queue_trouble", "queue_back"]
+
+
+def test_a_ring_during_a_look_is_not_lost() -> None:
+    bell = Bell()
+    heard = bell.rings
+    bell.ring()
+    bell.wait(heard, 60.0)  # returns at once, or the test's time limit ends it
+
+
+def test_a_ring_wakes_every_waiting_worker() -> None:
+    bell = Bell()
+    threads = [threading.Thread(target=bell.wait, args=(bell.rings, 60.0)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    bell.ring()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
