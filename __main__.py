@@ -8,6 +8,7 @@ import pulumi_aws as aws
 from components import config_reader, metrics
 from components.access_logs import AccessLogs, AccessLogsArgs
 from components.account import Account
+from components.alarms import Alarms, AlarmsArgs, Service
 from components.autoscaling import Autoscaling, AutoscalingArgs, Backlog
 from components.certificate import Certificate, CertificateArgs
 from components.config import ServiceSize
@@ -18,6 +19,7 @@ from components.images import Images, ImagesArgs
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.messaging import Messaging, MessagingArgs
 from components.network import Endpoints, EndpointsArgs, Network, NetworkArgs
+from components.observability import Observability, ObservabilityArgs
 from components.registry import Registry, RegistryArgs
 from components.secrets import Secrets, SecretsArgs
 from components.security_groups import SecurityGroups, SecurityGroupsArgs
@@ -241,6 +243,39 @@ frontend = run(
     after=[load_balancer.ready, pelican.service],
 )
 
+running = {"pelican": pelican, "emu": emu, "frontend": frontend}
+watched = {
+    service: Service(
+        cluster_name=one.cluster_name, service_name=one.service_name, min_tasks=getattr(config, service).min_tasks
+    )
+    for service, one in running.items()
+}
+observability = Observability(
+    name,
+    ObservabilityArgs(
+        region=account.region,
+        queue_name=messaging.queue.name,
+        dlq_name=messaging.dlq.name,
+        database_identifier=database.identifier,
+        load_balancer=load_balancer.dimensions,
+        services=watched,
+        log_groups={service: one.task.log_group_name for service, one in running.items()},
+    ),
+)
+if config.alarms:
+    Alarms(
+        name,
+        AlarmsArgs(
+            topic_arn=messaging.topic_arn,
+            queue_name=messaging.queue.name,
+            dlq_name=messaging.dlq.name,
+            load_balancer=load_balancer.dimensions,
+            database_identifier=database.identifier,
+            database_storage_gb=config.database.storage_gb,
+            services=watched,
+        ),
+    )
+
 pulumi.export("frontend_url", load_balancer.url)
 pulumi.export("load_balancer_dns_name", load_balancer.dns_name)
 pulumi.export("database_address", database.address)
@@ -250,12 +285,8 @@ pulumi.export("topic_arn", messaging.topic_arn)
 pulumi.export("index_name", index.index_name)
 pulumi.export("index_host", index.host)
 pulumi.export("repository_urls", {s: r.repository_url for s, r in registry.repositories.items()})
-pulumi.export(
-    "services",
-    {
-        service: {"cluster": running.cluster_name, "service": running.service_name}
-        for service, running in (("pelican", pelican), ("emu", emu), ("frontend", frontend))
-    },
-)
+pulumi.export("dashboard_url", observability.dashboard_url)
+pulumi.export("clusters", {service: one.cluster_name for service, one in running.items()})
+pulumi.export("services", {service: one.service_name for service, one in running.items()})
 if certificate:
     pulumi.export("certificate_validation", certificate.validation)

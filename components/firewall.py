@@ -40,6 +40,8 @@ class Firewall(pulumi.ComponentResource):
                 _managed(2, "AWSManagedRulesAmazonIpReputationList"),
                 _managed(3, "AWSManagedRulesKnownBadInputsRuleSet"),
                 _managed(4, "AWSManagedRulesCommonRuleSet", only_count=LONG_BODIES),
+                # Counted, not turned away: people search from behind a VPN too.
+                _managed(5, "AWSManagedRulesAnonymousIpList", block=False),
             ],
             visibility_config={
                 "cloudwatch_metrics_enabled": True,
@@ -91,14 +93,15 @@ def _limit(priority: int) -> "WebAclRuleArgsDict":
     }
 
 
-def _managed(priority: int, group: str, *, only_count: str | None = None) -> "WebAclRuleArgsDict":
+def _managed(priority: int, group: str, *, block: bool = True, only_count: str | None = None) -> "WebAclRuleArgsDict":
+    """One of AWS's rule groups. `only_count` names a rule of it that turns nobody away; `block` off does so for all."""
     overrides: list[WebAclRuleStatementManagedRuleGroupStatementRuleActionOverrideArgsDict] = []
     if only_count:
         overrides.append({"name": only_count, "action_to_use": {"count": {}}})
     return {
         "name": group,
         "priority": priority,
-        "override_action": {"none": {}},
+        "override_action": {"none": {}} if block else {"count": {}},
         "statement": {
             "managed_rule_group_statement": {
                 "name": group,

@@ -33,17 +33,19 @@ class Workloads:
     index: VectorIndex
 
     def pelican(self, size: ServiceSize, image: pulumi.Input[str], repository: aws.ecr.Repository) -> TaskArgs:
-        """Outbox to queue. Before it, the migrations: the only container that has the database owner's password."""
-        queue = self.messaging.queue
+        """Outbox to queue; a row that no message can carry to the dead letter queue. Before it, the migrations: the
+        only container that has the database owner's password."""
+        messaging = self.messaging
         return self._task(
             size,
             image,
             repository,
             HEALTH_PORT,
-            main=Container(environment=self._common() | self._postgres("aviary_pelican") | self._queue()),
+            main=Container(environment=self._common() | self._postgres("aviary_pelican") | self._queues()),
             first=("migrate", self._migrate()),
             statements=[
-                allow(["sqs:GetQueueAttributes", "sqs:SendMessage"], [queue.arn]),
+                allow(["sqs:GetQueueAttributes", "sqs:SendMessage"], [messaging.queue.arn]),
+                allow(["sqs:SendMessage"], [messaging.dlq.arn]),
                 self._use_key("sqs"),
                 self._log_in("aviary_pelican"),
             ],
@@ -58,10 +60,7 @@ class Workloads:
             repository,
             HEALTH_PORT,
             main=Container(
-                environment=self._common()
-                | self._queue()
-                | self._index()
-                | {"AVIARY_DLQ_URL": messaging.dlq.url, "AVIARY_TOPIC_ARN": messaging.topic_arn},
+                environment=self._common() | self._queues() | self._index() | {"AVIARY_TOPIC_ARN": messaging.topic_arn},
                 secrets=self._index_secrets(),
             ),
             statements=[
@@ -91,9 +90,9 @@ class Workloads:
             main=Container(
                 environment=self._common()
                 | self._postgres("aviary_frontend")
-                | self._queue()
+                | self._queues()
                 | self._index()
-                | {"AVIARY_DLQ_URL": messaging.dlq.url, "AVIARY_HTTP_PORT": str(FRONTEND_PORT)},
+                | {"AVIARY_HTTP_PORT": str(FRONTEND_PORT)},
                 secrets=self._index_secrets(),
             ),
             statements=[
@@ -130,8 +129,8 @@ class Workloads:
     def _common(self) -> dict[str, pulumi.Input[str]]:
         return {"AWS_REGION": self.account.region, "AVIARY_HEALTH_PORT": str(HEALTH_PORT)}
 
-    def _queue(self) -> dict[str, pulumi.Input[str]]:
-        return {"AVIARY_QUEUE_URL": self.messaging.queue.url}
+    def _queues(self) -> dict[str, pulumi.Input[str]]:
+        return {"AVIARY_QUEUE_URL": self.messaging.queue.url, "AVIARY_DLQ_URL": self.messaging.dlq.url}
 
     def _index(self) -> dict[str, pulumi.Input[str]]:
         return {"AVIARY_INDEX_HOST": self.index.host}
