@@ -1,0 +1,76 @@
+"""What a run of the program declared: plain data, from which preview, cost and diagram are computed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+STACK_TYPE = "pulumi:pulumi:Stack"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """One registration. Property names are Pulumi's own (camel case). `parent` and `depends_on` are URNs; `secrets` are
+    the inputs that the program marked as secret."""
+
+    urn: str
+    type: str
+    name: str
+    parent: str
+    custom: bool
+    id: str
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    secrets: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    protect: bool = False
+
+    @property
+    def arn(self) -> str:
+        """Empty where the type has none."""
+        return str(self.outputs.get("arn", ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """All registrations in their order, the stack's exports, and what the program had to say (level, text)."""
+
+    project: str
+    stack: str
+    resources: tuple[Resource, ...]
+    exports: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[tuple[str, str], ...] = ()
+
+    def of(self, *types: str) -> Iterator[Resource]:
+        """Resources of these types; a type may be given without its Pulumi module path, as in `aws:sqs:Queue`."""
+        return (r for r in self.resources if r.type in types or short_type(r.type) in types)
+
+    def children(self, urn: str) -> list[Resource]:
+        return [r for r in self.resources if r.parent == urn]
+
+    def short_name(self, name: str) -> str:
+        """A resource's name without the project and stack that all names begin with."""
+        prefix = f"{self.project}-{self.stack}"
+        return name.removeprefix(prefix).lstrip("-") or name
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Graph":
+        resources = (
+            Resource(**{**r, "secrets": tuple(r["secrets"]), "depends_on": tuple(r["depends_on"])})
+            for r in data["resources"]
+        )
+        return cls(
+            project=data["project"],
+            stack=data["stack"],
+            resources=tuple(resources),
+            exports=data["exports"],
+            messages=tuple((level, text) for level, text in data["messages"]),
+        )
+
+
+def short_type(token: str) -> str:
+    """`aws:sqs/queue:Queue` → `aws:sqs:Queue`."""
+    package, module, name = token.split(":")
+    return f"{package}:{module.split('/')[0]}:{name}"
