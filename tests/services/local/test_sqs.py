@@ -53,6 +53,11 @@ class Server:
             )
         wait_until(lambda: is_open(self.port) or self.process.poll() is not None)
         assert self.process.poll() is None, self.log.read_text()
+        wait_until(lambda: self.threads() == 1)
+
+    def threads(self) -> int:
+        """One, and one for each request that is being answered."""
+        return psutil.Process(self.process.pid).num_threads()
 
     def kill(self) -> None:
         self.process.kill()
@@ -153,7 +158,7 @@ def test_a_lease_that_ends_wakes_the_receiver_that_waits(server: Server) -> None
 
 
 def test_a_receiver_that_was_killed_while_it_waited_takes_nothing(server: Server) -> None:
-    before = psutil.Process(server.process.pid).num_threads()
+    wait_until(lambda: server.threads() == 1, 30)
     body = json.dumps({"QueueUrl": server.url, "WaitTimeSeconds": 20})
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(
@@ -161,7 +166,7 @@ def test_a_receiver_that_was_killed_while_it_waited_takes_nothing(server: Server
             f"Content-Type: application/x-amz-json-1.0\r\nContent-Length: {len(body)}\r\n"
             f"Authorization: AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/sqs/aws4_request\r\n\r\n{body}".encode()
         )
-        wait_until(lambda: psutil.Process(server.process.pid).num_threads() > before)
+        wait_until(lambda: server.threads() == 2)
     server.send("1")
     (message,) = server.receive(5)
     assert message["Attributes"]["ApproximateReceiveCount"] == "1"

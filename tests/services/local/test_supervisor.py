@@ -15,8 +15,8 @@ from local.supervisor import Reporter, Service, Spec, StartError, Step, Supervis
 from tests.services.local.helpers import wait_until
 
 ROOT = Path(__file__).parents[3]
-# Says that it is ready by making a file named after its pid, and sleeps.
-STAYS = "import os, pathlib, time; pathlib.Path('ready').write_text(str(os.getpid())); time.sleep(60)"
+# Says that it is ready by a file with its pid, and sleeps.
+STAYS = "import os, pathlib, time; pathlib.Path('new').write_text(str(os.getpid())); os.rename('new', 'ready'); time.sleep(60)"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + STAYS
 
 
@@ -73,7 +73,7 @@ def spec(
 
 
 def pid(folder: Path, name: str) -> int:
-    return int((folder / name / "ready").read_text() or 0)
+    return int((folder / name / "ready").read_text())
 
 
 def run(
