@@ -60,6 +60,10 @@ def test_a_restart_of_the_database_is_told_and_survived(own_postgres: PostgresSe
         own_postgres.start()
         until(lambda: server.client.get("/readyz").status_code == 200)
         assert server.client.get(f"/api/products/{product}").json()["name"] == "Kept"
+        # A restart that nobody noticed: the connections in the pool are dead, and no request may get one.
+        own_postgres.stop(signal.SIGQUIT)
+        own_postgres.start()
+        assert [server.client.get(f"/api/products/{product}").status_code for _ in range(5)] == [200] * 5
     finally:
         server.stop()
 

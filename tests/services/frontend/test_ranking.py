@@ -31,6 +31,14 @@ def test_every_key_once_in_falling_order_between_zero_and_one(rankings: list[lis
     assert rrf(rankings) == fused
 
 
+@given(st.lists(RANKING, max_size=4))
+def test_a_key_that_stands_twice_in_a_list_counts_at_its_better_rank(rankings: list[list[str]]) -> None:
+    # Filled up with keys of their own, so that the ranks of the others stay.
+    alone = [[key if key not in ranking[:rank] else f"{at}-{rank}" for rank, key in enumerate(ranking)] for at, ranking in enumerate(rankings)]  # fmt: skip
+    expected = {key: score for key, score in rrf(alone) if len(key) == 1}
+    assert dict(rrf(rankings)) == pytest.approx(expected)
+
+
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=8, unique=True))
 def test_one_list_keeps_its_order(ranking: list[str]) -> None:
     assert [key for key, _ in rrf([ranking])] == ranking

@@ -52,7 +52,7 @@ Name = Annotated[str, Field(max_length=MAX_NAME_CHARS), Storable]
 Description = Annotated[str, Field(max_length=MAX_DESCRIPTION_CHARS), Storable]
 Category = Annotated[str, Field(max_length=MAX_CATEGORY_CHARS), Storable]
 Key = Annotated[str, Field(max_length=MAX_KEY_CHARS), Storable]
-Price = Annotated[Decimal, Field(ge=0, le=MAX_PRICE, decimal_places=2, allow_inf_nan=False)]
+Price = Annotated[Decimal, Field(ge=0, le=MAX_PRICE, decimal_places=2)]
 Attributes = Annotated[dict[str, Any], AfterValidator(storable_json)]
 Number = Annotated[Decimal, PlainSerializer(float, return_type=float)]
 
