@@ -4,6 +4,7 @@ Products come in rounds: each round visits every concept once, in an order drawn
 variant. So any first N rows are as varied as N rows can be, and `products(100)` begins `products(5000)`.
 """
 
+import math
 import random
 from collections.abc import Iterator
 from decimal import Decimal
@@ -17,15 +18,15 @@ from local.catalogue.material import CategoryFile, Concept, load
 DEFAULT_ROWS = 5000
 DEFAULT_SEED = 1887
 
-# A description of fewer words than this always gets a closing detail; one of more than that tells one text only.
-SHORT_DESCRIPTION_WORDS = 20
-LONG_DESCRIPTION_WORDS = 40
+# A description of fewer words than this always gets a closing detail; of more than the second, at first none.
+SHORT_DESCRIPTION_WORDS = 22
+AMPLE_DESCRIPTION_WORDS = 34
 # How far a single price or weight strays from what its kind and size suggest, each way.
 SPREAD = 0.04
 # Where looks run from small to large, weight follows the look, and price the look this much, the kind for the rest.
 GRADED_SHARE = 0.8
-# Ways to tell a kind: the concept's one text, its other, or both.
-PITCHES = 3
+# Ways to tell a kind, see _stories.
+PITCHES = 4
 
 
 class Product(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,8 +152,14 @@ class _Shelf:
 
 
 def _stories(concept: Concept, details: tuple[str, ...], looks: int, brands: int, draw: _Draw) -> list[_Story]:
-    """Every kind with every pitch (either text, or both unless that is long), neighbours differing in both."""
-    pitches = (*concept.text, " ".join(concept.text))
+    """Every kind with every pitch, neighbours differing in both. A pitch says plainly what it is or when to buy it."""
+    one, other = concept.text
+    pitches = (
+        f"{one} {concept.use}",
+        f"{concept.need} {other}",
+        f"{concept.use} {concept.need}",
+        f"{concept.use} {other}",
+    )
     kinds = len(concept.kinds)
     first_kind, first_pitch = draw.below(kinds), draw.below(PITCHES)
     first_brands = [draw.below(brands) for _ in range(kinds)]
@@ -160,15 +167,16 @@ def _stories(concept: Concept, details: tuple[str, ...], looks: int, brands: int
     for shift in range(PITCHES):
         for step in range(kinds):
             kind = (first_kind + step) % kinds
-            text = f"{pitches[(first_pitch + step + shift) % PITCHES]} {concept.kinds[kind][1]}"
+            pitch = (first_pitch + step + shift) % PITCHES
+            text = f"{pitches[pitch]} {concept.kinds[kind][1]}"
             words = len(text.split())
-            # Half of those long enough begin without an ending.
+            # Of those in between, half begin without an ending.
+            endings = ("", *details) if words >= SHORT_DESCRIPTION_WORDS else details
             may_stop = words >= SHORT_DESCRIPTION_WORDS
-            endings = ("", *details) if may_stop else details
-            first_ending = 0 if may_stop and draw.below(2) else draw.below(len(endings))
-            if words <= LONG_DESCRIPTION_WORDS:
-                first_brand = (first_brands[kind] + shift) % brands
-                stories.append(_Story(kind, text, endings, draw.below(looks), first_ending, first_brand))
+            stop = may_stop and (draw.below(2) == 1 or words > AMPLE_DESCRIPTION_WORDS)
+            first_ending = 0 if stop else draw.below(len(endings))
+            first_brand = (first_brands[kind] + shift) % brands
+            stories.append(_Story(kind, text, endings, draw.below(looks), first_ending, first_brand))
     return stories
 
 
@@ -177,7 +185,7 @@ def _at(values: tuple[float, ...], kind: int, share: float) -> float:
     if len(values) > 2:
         return values[kind]
     low, high = values
-    return low * (high / low) ** share
+    return low * math.pow(high / low, share)
 
 
 def _retail_price(value: float) -> Decimal:

@@ -1,7 +1,8 @@
 """The hand-written material in data/*.toml, read and checked: categories, their concepts and what varies in them.
 
-A *concept* is one thing a shop sells ("Wide-Mouth Food Flask"). Its variants differ in `kinds` (size, edition or
-use, each with its own sentence), in which of its `text` they tell, in look, maker and a closing detail.
+A *concept* is one thing a shop sells ("Wide-Mouth Food Flask"). It says in plain words what it is (`use`) and who
+wants it when (`need`), and has two livelier texts. Its variants differ in `kinds` (size, edition or audience, each
+with its own sentence), in which two of those four they tell, in look, maker and a closing detail.
 """
 
 import functools
@@ -45,7 +46,9 @@ class Concept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     name: str
     price: tuple[float, ...]
     grams: tuple[float, ...]
-    text: tuple[str, ...]
+    use: str
+    need: str
+    text: tuple[str, str]
     kinds: tuple[tuple[str, str], ...]
     more: tuple[str, ...] = ()
     look: str | None = None

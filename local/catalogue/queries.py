@@ -18,6 +18,7 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _QueryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queries: list[Query]
+    late_queries: list[Query]
 
 
 @functools.cache
@@ -28,13 +29,14 @@ def queries() -> tuple[Query, ...]:
         file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _QueryFile)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise CatalogueDataError(f"{path.name}: {error}") from error
+    found = (*file.queries, *file.late_queries)
     known = set(_concepts().values())
-    for query in file.queries:
+    for query in found:
         if not query.answers or query.answers - known:
             raise CatalogueDataError(
                 f"{path.name}: {query.text!r} has answers {sorted(query.answers)}; name at least one concept, all existing"
             )
-    return tuple(file.queries)
+    return found
 
 
 def concept_of(product_or_sku: Product | str) -> str:
