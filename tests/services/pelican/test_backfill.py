@@ -88,10 +88,11 @@ def test_it_goes_on_where_it_was_killed(store: Store) -> None:
     connection = session(store)
     turn_page(connection, 10**9, page_keys=10)
     # The second page dies before its commit, with its keys and its cursor.
-    with pytest.raises(psycopg.OperationalError), connection.transaction():
-        turn_page(connection, 10**9, page_keys=10)
-        store.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
-        connection.execute("SELECT 1")
+    connection.execute("BEGIN")
+    turn_page(connection, 10**9, page_keys=10)
+    store.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+    with pytest.raises(psycopg.OperationalError):
+        connection.execute("COMMIT")
     connection.close()
     with session(store) as connection:
         pages = page_through(connection, 10)

@@ -24,7 +24,7 @@ from pelican.worker import Bell, Paused, Worker
 STUCK_SECONDS = 90.0
 # How long a stop may take; what a claim holds then stays in the outbox.
 DRAIN_SECONDS = 15.0
-LISTEN_SECONDS = 1.0
+LISTEN_SECONDS = 0.2
 # A dead network must end a query in seconds, not after the kernel's quarter of an hour.
 TCP_TIMEOUT_MILLISECONDS = 20_000
 
