@@ -19,6 +19,7 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _QueryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queries: list[Query]
     late_queries: list[Query]
+    blind_queries: list[Query]
 
 
 @functools.cache
@@ -29,7 +30,7 @@ def queries() -> tuple[Query, ...]:
         file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _QueryFile)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise CatalogueDataError(f"{path.name}: {error}") from error
-    found = (*file.queries, *file.late_queries)
+    found = (*file.queries, *file.late_queries, *file.blind_queries)
     known = set(_concepts().values())
     for query in found:
         if not query.answers or query.answers - known:
