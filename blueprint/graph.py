@@ -5,12 +5,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 STACK_TYPE = "pulumi:pulumi:Stack"
+# How Pulumi writes a value that is not known yet.
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """One registration. Property names are Pulumi's own (camel case). `parent` and `depends_on` are URNs; `secrets` are
-    the inputs that the program marked as secret."""
+    """One registration. Property names are Pulumi's own (camel case), secrets are opened and what is not known yet is
+    `UNKNOWN`. `parent` and `dependencies` are URNs, those that come by inputs included; `secrets` are
+    the inputs that hold one."""
 
     urn: str
     type: str
@@ -21,8 +24,11 @@ class Resource:
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
     secrets: tuple[str, ...] = ()
-    depends_on: tuple[str, ...] = ()
+    dependencies: tuple[str, ...] = ()
+    provider: str = ""
     protect: bool = False
+    ignore_changes: tuple[str, ...] = ()
+    secret_outputs: tuple[str, ...] = ()
 
     @property
     def arn(self) -> str:
@@ -32,12 +38,13 @@ class Resource:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """All registrations in their order, the stack's exports, and what the program had to say (level, text)."""
+    """All registrations by name and type, the stack's exports, and what the program had to say (level, text)."""
 
     project: str
     stack: str
     resources: tuple[Resource, ...]
     exports: Mapping[str, Any] = field(default_factory=dict)
+    secret_exports: tuple[str, ...] = ()
     messages: tuple[tuple[str, str], ...] = ()
 
     def of(self, *types: str) -> Iterator[Resource]:
@@ -57,17 +64,13 @@ class Graph:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Graph":
-        resources = (
-            Resource(**{**r, "secrets": tuple(r["secrets"]), "depends_on": tuple(r["depends_on"])})
+        resources = tuple(
+            Resource(**{key: tuple(value) if isinstance(value, list) else value for key, value in r.items()})
             for r in data["resources"]
         )
-        return cls(
-            project=data["project"],
-            stack=data["stack"],
-            resources=tuple(resources),
-            exports=data["exports"],
-            messages=tuple((level, text) for level, text in data["messages"]),
-        )
+        messages = tuple((level, text) for level, text in data["messages"])
+        secret_exports = tuple(data["secret_exports"])
+        return cls(**{**data, "resources": resources, "messages": messages, "secret_exports": secret_exports})
 
 
 def short_type(token: str) -> str:

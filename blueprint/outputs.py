@@ -42,7 +42,9 @@ def _database(name: str, inputs: Inputs) -> dict[str, Any]:
         "endpoint": f"{address}:{inputs.get('port', 5432)}",
         "resourceId": f"db-{identifier}".upper(),
         "arn": arn("rds", f"db:{identifier}"),
-        "masterUserSecrets": [],
+        "masterUserSecrets": [{"secretArn": secret, "secretStatus": "active"}]
+        if inputs.get("manageMasterUserPassword")
+        else [],
     }
 
 
