@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from policies.rule import Resource, StackRule, listed
+from policies.rule import Resource, StackRule, document, listed
 from policies.rules import EVERYONE
 
 INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 LOAD_BALANCER = "aws:lb/loadBalancer:LoadBalancer"
 QUEUE = "aws:sqs/queue:Queue"
 REDRIVE = "aws:sqs/redrivePolicy:RedrivePolicy"
-REDRIVE_ALLOW = "aws:sqs/redriveAllowPolicy:RedriveAllowPolicy"
 QUEUE_POLICY = "aws:sqs/queuePolicy:QueuePolicy"
 BUCKET = "aws:s3/bucket:Bucket"
 BLOCK = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
@@ -39,13 +38,15 @@ def _one_public_balancer(resources: Sequence[Resource]) -> Iterator[str]:
 
 
 def _dead_letters(resources: Sequence[Resource]) -> Iterator[str]:
+    queues = _of(resources, QUEUE)
+    redrives = [q.properties.get("redrivePolicy") for q in queues] + [
+        r.properties.get("redrivePolicy") for r in _of(resources, REDRIVE)
+    ]
+    receiving = {document(redrive).get("deadLetterTargetArn") for redrive in redrives}
     redriven = _values(resources, REDRIVE, "queueUrl")
-    receiving = _values(resources, REDRIVE_ALLOW, "queueUrl")
-    for queue in _of(resources, QUEUE):
-        known = {queue.properties.get("id"), queue.properties.get("url"), queue.properties.get("redrivePolicy")} - {
-            None
-        }
-        if queue.properties.get("redrivePolicy") or known & (redriven | receiving):
+    for queue in queues:
+        names = {queue.properties.get("id"), queue.properties.get("url")} - {None}
+        if queue.properties.get("redrivePolicy") or names & redriven or queue.properties.get("arn") in receiving:
             continue
         yield f"queue {queue.name} neither has a dead letter queue nor is one"
 
@@ -80,7 +81,7 @@ STACK_RULES = (
     StackRule(
         name="queue-has-dead-letters",
         reason="A message that kills its reader would be read for ever.",
-        fix="Add a RedrivePolicy, and a RedriveAllowPolicy on the receiving side.",
+        fix="Set redrive_policy to a dead letter queue's ARN and a number of receives.",
         check=_dead_letters,
     ),
     StackRule(

@@ -195,11 +195,11 @@ def test_the_pack_holds_every_rule_under_a_name_of_its_own() -> None:
 LB = Resource(type="aws:lb/loadBalancer:LoadBalancer", name="alb", properties={"securityGroups": ["sg-alb"]})
 OPEN = {"cidrIpv4": "0.0.0.0/0", "fromPort": 443, "toPort": 443}
 INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
-QUEUE = Resource(type="aws:sqs/queue:Queue", name="changes", properties={"id": "q"})
-DEAD = Resource(type="aws:sqs/queue:Queue", name="dead", properties={"id": "d"})
+REDRIVE = {"redrivePolicy": '{"deadLetterTargetArn": "arn:d", "maxReceiveCount": 10}'}
+QUEUE = Resource(type="aws:sqs/queue:Queue", name="changes", properties={"id": "q", "arn": "arn:q", **REDRIVE})
+DEAD = Resource(type="aws:sqs/queue:Queue", name="dead", properties={"id": "d", "arn": "arn:d"})
+BARE = Resource(type="aws:sqs/queue:Queue", name="changes", properties={"id": "q", "arn": "arn:q"})
 GOVERNED = [
-    Resource(type="aws:sqs/redrivePolicy:RedrivePolicy", name="r", properties={"queueUrl": "q"}),
-    Resource(type="aws:sqs/redriveAllowPolicy:RedriveAllowPolicy", name="a", properties={"queueUrl": "d"}),
     Resource(type="aws:sqs/queuePolicy:QueuePolicy", name="p", properties={"queueUrl": "q"}),
     Resource(type="aws:sqs/queuePolicy:QueuePolicy", name="pd", properties={"queueUrl": "d"}),
 ]
@@ -230,7 +230,7 @@ def test_a_good_stack_passes(rule: Any) -> None:
             "oops",
         ),
         ("one-way-in", [*GOOD_STACK, Resource(type=LB.type, name="second", properties={})], "second"),
-        ("queue-has-dead-letters", [r for r in GOOD_STACK if r.name != "r"], "changes"),
+        ("queue-has-dead-letters", [BARE], "changes"),
         ("queue-speaks-tls-only", [r for r in GOOD_STACK if r.name != "pd"], "dead"),
         ("bucket-is-blocked", [r for r in GOOD_STACK if r is not BLOCK], "logs"),
     ],
@@ -241,3 +241,9 @@ def test_a_broken_stack_is_found_with_the_reason_and_the_fix(name: str, stack: l
     assert len(messages) == 1
     assert word in messages[0]
     assert messages[0].endswith(f"{rule.reason} {rule.fix}")
+
+
+def test_a_redrive_policy_may_be_a_resource_of_its_own() -> None:
+    rule = next(rule for rule in STACK_RULES if rule.name == "queue-has-dead-letters")
+    apart = Resource(type="aws:sqs/redrivePolicy:RedrivePolicy", name="r", properties={"queueUrl": "q", **REDRIVE})
+    assert list(rule.findings([BARE, DEAD, apart])) == []
