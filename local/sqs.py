@@ -2,9 +2,10 @@
 
     python -m local.sqs --port 9324 --journal .local/queue.sqlite
 
-moto 5.2 by itself falls short in five ways that matter to a pipeline, each mended here (tests/services/local/test_sqs.py):
+moto 5.2 by itself falls short in six ways that matter to a pipeline, each mended here (tests/services/local/test_sqs.py):
 
 - its calls are not atomic: a message sent while another is being deleted can vanish;
+- it forgets a deduplication id with its message, not after five minutes;
 - a waiting receiver remembers which groups were busy when it began to wait, so it can take a message out of order or
   not see one for 20 seconds;
 - a waiting receiver spins on a CPU while the only messages are of busy groups;
@@ -17,22 +18,22 @@ import argparse
 import select
 import signal
 import socket
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import flask
-import msgspec
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.utils import unix_time_millis
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.sns.models import sns_backends
-from moto.sqs.models import Message, Queue, SQSBackend, sqs_backends
+from moto.sqs.models import DEDUPLICATION_TIME_IN_SECONDS, Message, SQSBackend, sqs_backends
 from werkzeug.serving import make_server
 from werkzeug.test import Client
+
+from local.journal import Journal, Taken
 
 REGION = "us-east-1"
 QUEUE = "aviary.fifo"
@@ -41,6 +42,7 @@ TOPIC = "aviary-alerts"
 # Emu sets poison rows aside itself; this is the net under it, for a message that ends the process that reads it.
 MAX_RECEIVES = 5
 VISIBILITY_TIMEOUT_SECONDS = 60
+DEDUPLICATION_MILLISECONDS = DEDUPLICATION_TIME_IN_SECONDS * 1000
 RETENTION_SECONDS = 14 * 24 * 3600
 
 
@@ -54,55 +56,6 @@ def topic_arn() -> str:
     return f"arn:aws:sns:{REGION}:{DEFAULT_ACCOUNT_ID}:{TOPIC}"
 
 
-class Journal:
-    """The messages of some queues in one SQLite file; after `save`, a killed process or machine keeps them."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._file.execute("PRAGMA journal_mode = WAL")
-        self._file.execute("PRAGMA synchronous = FULL")
-        self._file.execute(
-            "CREATE TABLE IF NOT EXISTS message "
-            "(position INTEGER PRIMARY KEY, queue TEXT, id TEXT, state BLOB, UNIQUE (queue, id))"
-        )
-        self._written: dict[tuple[str, str], tuple[object, ...]] = {}
-
-    def load(self, queue: Queue) -> None:
-        """Put back what the queue held. Leases still run, and their holders can still acknowledge."""
-        for (state,) in self._file.execute("SELECT state FROM message WHERE queue = ? ORDER BY position", [queue.name]):
-            message = cast("Message", Message.__new__(Message))
-            message.__dict__.update(msgspec.msgpack.decode(state))
-            queue._messages.append(message)  # noqa: SLF001 - moto has no way to put a message back as it was
-            if message.approximate_receive_count and not message.visible:
-                queue.pending_messages.add(message)
-            self._written[queue.name, message.id] = _mutable(message)
-
-    def save(self, queues: Iterable[Queue]) -> None:
-        """Write what changed in `queues` since the last call, in one transaction."""
-        queues = list(queues)
-        now = {(queue.name, message.id): message for queue in queues for message in queue._messages}  # noqa: SLF001
-        names = {queue.name for queue in queues}
-        gone = [key for key in self._written if key[0] in names and key not in now]
-        changed = {key: message for key, message in now.items() if self._written.get(key) != _mutable(message)}
-        if not gone and not changed:
-            return
-        self._file.execute("BEGIN")
-        self._file.executemany("DELETE FROM message WHERE queue = ? AND id = ?", gone)
-        self._file.executemany(
-            "INSERT INTO message (queue, id, state) VALUES (?, ?, ?) "
-            "ON CONFLICT (queue, id) DO UPDATE SET state = excluded.state",
-            [(*key, msgspec.msgpack.encode(message.__dict__)) for key, message in changed.items()],
-        )
-        self._file.execute("COMMIT")
-        for key in gone:
-            del self._written[key]
-        self._written.update({key: _mutable(message) for key, message in changed.items()})
-
-
-def _mutable(message: Message) -> tuple[object, ...]:
-    return (message.receipt_handle, message.visible_at, message.approximate_receive_count)
-
-
 class FifoBackend(SQSBackend):
     """moto's SQS with one lock around every call, and a long poll that looks again when something changed."""
 
@@ -112,21 +65,53 @@ class FifoBackend(SQSBackend):
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
         self._changed = threading.Condition(threading.RLock())
+        self._depth = 0
+        self._new: list[Taken] = []
+        self._taken = (
+            {(taken.queue, taken.deduplication_id): taken for taken in self.journal.taken()} if self.journal else {}
+        )
 
     def _atomically(self, queue_name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Make a call under the lock, and save what it changed; calls within it are part of it."""
         with self._changed:
-            result = call(queue_name, *args, **kwargs)
-            self._save(queue_name)
-            self._changed.notify_all()
-        return result
+            self._depth += 1
+            try:
+                return call(queue_name, *args, **kwargs)
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self._save(queue_name)
+                    self._changed.notify_all()
 
     def _save(self, queue_name: str) -> None:
         queue = self.queues.get(queue_name)
         if self.journal is not None and queue is not None:
-            self.journal.save([queue, queue.dead_letter_queue] if queue.dead_letter_queue else [queue])
+            queues = [queue, queue.dead_letter_queue] if queue.dead_letter_queue else [queue]
+            self.journal.save(queues, self._new, unix_time_millis() - DEDUPLICATION_MILLISECONDS)
+        self._new = []
+
+    def _send_once(self, queue_name: str, body: str, *args: Any, **kwargs: Any) -> Message:
+        """Send, unless a message of this deduplication id was accepted in the last five minutes: then the sender is
+        told that one's id, whatever became of it since."""
+        now = unix_time_millis()
+        while self._taken and (oldest := next(iter(self._taken.values()))).sent_ms < now - DEDUPLICATION_MILLISECONDS:
+            del self._taken[oldest.queue, oldest.deduplication_id]
+        deduplication_id = kwargs.get("deduplication_id")
+        known = self._taken.get((queue_name, deduplication_id or ""))
+        if known is not None:
+            again = Message(known.message_id, body)
+            again.sequence_number = known.sequence_number
+            again.message_attributes = kwargs.get("message_attributes") or {}
+            return again
+        message = super().send_message(queue_name, body, *args, **kwargs)
+        if deduplication_id:
+            taken = Taken(queue_name, deduplication_id, message.id, message.sequence_number or "", now)
+            self._taken[queue_name, deduplication_id] = taken
+            self._new.append(taken)
+        return message
 
     def send_message(self, queue_name: str, *args: Any, **kwargs: Any) -> Any:
-        return self._atomically(queue_name, super().send_message, *args, **kwargs)
+        return self._atomically(queue_name, self._send_once, *args, **kwargs)
 
     def send_message_batch(self, queue_name: str, *args: Any, **kwargs: Any) -> Any:
         return self._atomically(queue_name, super().send_message_batch, *args, **kwargs)

@@ -63,10 +63,10 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def send(self, body: str, group: str = "g", url: str = "") -> None:
-        self.client.send_message(
+    def send(self, body: str, group: str = "g", url: str = "") -> str:
+        return self.client.send_message(
             QueueUrl=url or self.url, MessageBody=body, MessageGroupId=group, MessageDeduplicationId=body
-        )
+        )["MessageId"]
 
     def receive(self, wait_seconds: int = 0, url: str = "", **options: Any) -> "list[MessageTypeDef]":
         answer = self.client.receive_message(
@@ -120,6 +120,14 @@ def test_a_group_is_held_back_while_one_of_its_messages_is_out(server: Server) -
     assert bodies(server.receive(MaxNumberOfMessages=10)) == ["3"]
     server.delete(first[0])
     assert bodies(server.receive(MaxNumberOfMessages=10)) == ["2"]
+
+
+def test_a_deduplication_id_is_taken_once_even_after_its_message_is_gone(server: Server) -> None:
+    first = server.send("1")
+    server.delete(server.receive()[0])
+    assert server.send("1") == first
+    assert server.receive() == []
+    assert server.send("2") != first
 
 
 def test_receivers_that_wait_get_a_group_in_order_and_as_soon_as_it_is_free(server: Server) -> None:
@@ -197,6 +205,7 @@ def test_a_killed_server_loses_no_message_no_order_no_lease_and_no_dead_letter(t
         server.kill()
         server.start()
 
+        assert server.send("1")  # as when the sender did not hear the answer
         assert server.receive(MaxNumberOfMessages=10) == []  # the lease on the second still runs
         server.delete(second)  # and its holder can still acknowledge
         rest = server.receive(MaxNumberOfMessages=10)
