@@ -22,6 +22,7 @@ class Link:
         self._passes = threading.Event()
         self._passes.set()
         self.is_cut = False
+        self.kept_bytes = 0
         self._ended = False
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -45,11 +46,12 @@ class Link:
         self._threads[0].start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the link once all that was under way has been answered."""
         self._ended = True
         self._passes.set()
+        for thread in self._threads[1:]:
+            thread.join(2)
         self.cut()
         # Closing alone does not wake a thread that accepts.
         with contextlib.suppress(OSError):
@@ -57,6 +59,11 @@ class Link:
         self._listener.close()
         for thread in self._threads:
             thread.join(10)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _accept(self) -> None:
         while not self._ended:
@@ -78,8 +85,11 @@ class Link:
         with contextlib.suppress(OSError):
             while data := source.recv(CHUNK_BYTES):
                 if waits:
+                    self.kept_bytes += len(data)
                     self._passes.wait()
                 sink.sendall(data)
+                if waits:
+                    self.kept_bytes -= len(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
         if not waits:

@@ -182,6 +182,28 @@ def test_a_pelican_that_was_stopped_past_its_claim_cannot_bring_old_states_back(
     assert not consumer.backwards
 
 
+def test_a_message_that_a_killed_pelican_left_on_its_way_cannot_bring_an_old_state_back(
+    store: Store, process: Factory, consumer: Consumer, link: Link
+) -> None:
+    killed = process(endpoint=link.endpoint).start()
+    wait_until(killed.is_ready, "ready")
+    link.hold()
+    store.add_products(1)
+    wait_until(lambda: store.value("SELECT sum(messages) FROM sync.claim") == 1, "a message is on its way")
+    wait_until(lambda: link.kept_bytes > 0, "it has left Pelican")
+    killed.kill()
+    store.execute("UPDATE products SET name = 'Newer'")
+    process().start()
+    wait_until(lambda: shipped(store), "another Pelican has sent the newer state")
+    link.release()
+    wait_until(lambda: link.kept_bytes == 0, "the old message has arrived at the queue")
+    link.close()
+    consumer.drain()
+    assert consumer.state == store.expected()
+    assert not consumer.backwards
+    assert consumer.void == 1
+
+
 def test_an_sqs_outage_delays_changes_and_loses_none(
     store: Store, process: Factory, consumer: Consumer, link: Link
 ) -> None:
