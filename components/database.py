@@ -106,9 +106,8 @@ class Database(pulumi.ComponentResource):
         self.identifier = instance.identifier
         self.address = instance.address
         self.resource_id = instance.resource_id
-        self.master_secret_arn = pulumi.Output.all(instance.master_user_secrets, self._no_secret()).apply(
-            lambda found: found[0][0].secret_arn if found[0] else found[1]
-        )
+        made = instance.master_user_secrets.apply(lambda secrets: secrets[0].secret_arn if secrets else "")
+        self.master_secret_arn = pulumi.Output.all(made, self._no_secret()).apply(lambda found: found[0] or found[1])
         self.register_outputs(
             {
                 "identifier": self.identifier,
