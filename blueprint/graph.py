@@ -1,5 +1,6 @@
 """What a run of the program declared: plain data, from which preview, cost and diagram are computed."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 STACK_TYPE = "pulumi:pulumi:Stack"
 # How Pulumi writes a value that is not known yet.
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+
+# Types whose own name says too little.
+CALLED = {"aws:rds/instance:Instance": "database", "pulumi-python:dynamic/pinecone:VectorIndex": "Pinecone index"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +63,24 @@ class Graph:
         prefix = f"{self.project}-{self.stack}"
         return name.removeprefix(prefix).lstrip("-") or name
 
+    def label(self, resource: Resource) -> str:
+        """What a person would call it: `queue changes`, `log group emu`, `database`."""
+        kind = (
+            CALLED.get(resource.type) or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", resource.type.rpartition(":")[2]).lower()
+        )
+        name = self.short_name(resource.name)
+        return kind if name == f"{self.project}-{self.stack}" else f"{kind} {name}"
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Graph":
-        resources = tuple(
-            Resource(**{key: tuple(value) if isinstance(value, list) else value for key, value in r.items()})
-            for r in data["resources"]
-        )
+        def resource(given: Mapping[str, Any]) -> Resource:
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+            return Resource(**fields)
+
+        resources = tuple(resource(given) for given in data["resources"])
         messages = tuple((level, text) for level, text in data["messages"])
         secret_exports = tuple(data["secret_exports"])
         return cls(**{**data, "resources": resources, "messages": messages, "secret_exports": secret_exports})

@@ -26,6 +26,7 @@ INTERNAL = {"__provider", "__defaults"}
 async def begin(
     monitor: "Monitor",
     program: Callable[[], object],
+    *,
     project: str,
     stack: str,
     config: Mapping[str, str],

@@ -58,7 +58,7 @@ def _permission(graph: Graph, task: str, use: str, statement: Mapping[str, Any])
         resource = target(graph, pattern)
         if resource:
             targets.append(resource)
-        shown.append(graph.short_name(resource.name) if resource else pattern)
+        shown.append(_label(graph, resource, pattern) if resource else pattern)
     conditions = [
         f"{key} {' or '.join(as_list(value))}"
         for tests in (statement.get("Condition") or {}).values()
@@ -72,6 +72,11 @@ def _permission(graph: Graph, task: str, use: str, statement: Mapping[str, Any])
         shown=tuple(dict.fromkeys(shown)),
         condition=", ".join(conditions),
     )
+
+
+def _label(graph: Graph, resource: Resource, pattern: str) -> str:
+    label = graph.label(resource)
+    return f"owner's secret of {label}" if resource.arn and ":secret:rds" in pattern else label
 
 
 def target(graph: Graph, pattern: str) -> Resource | None:

@@ -54,8 +54,8 @@ def reach(graph: Graph) -> Reach:
     inward: set[Link] = set()
     outward: set[Link] = set()
     for rule in _rules(graph):
-        ends = (rule.peer, rule.group) if rule.inward else (rule.group, rule.peer)
-        link = Link(*(groups.get(end, end) for end in ends), rule.port)
+        source, target = (rule.peer, rule.group) if rule.inward else (rule.group, rule.peer)
+        link = Link(groups.get(source, source), groups.get(target, target), rule.port)
         (inward if rule.inward else outward).add(link)
     names = set(groups.values())
     between = {link for link in inward | outward if link.source in names and link.target in names}

@@ -15,7 +15,6 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -91,9 +90,8 @@ def run(
     monitor = Monitor(preview=preview)
 
     async def drained() -> None:
-        await asyncio.wait_for(
-            begin(monitor, program, project_name, stack, config or {}, secrets or []), timeout_seconds
-        )
+        running = begin(monitor, program, project=project_name, stack=stack, config=config or {}, secrets=secrets or [])
+        await asyncio.wait_for(running, timeout_seconds)
 
     with warnings.catch_warnings(), asyncio.Runner() as runner:
         # Of the SDK's own deprecated modules, which it imports lazily; what a program uses of them is in its log.

@@ -1,0 +1,6 @@
+"""x"""
+
+from pathlib import Path
+
+FOLDER = Path("docs/images")
+NAME = "architecture-{}.svg"
