@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 IMAGES = Path(__file__).with_name("images")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUERY = "something to keep soup hot until lunch"
+SEARCH_QUERY = "water the plants while I am away"
+PHONE_QUERY = "my back hurts at my desk"
 BURSTS = 6
 BURST_PRODUCTS = 25
 SETTLE_SECONDS = 60
@@ -62,7 +63,7 @@ def save(page: Page, name: str) -> None:
 def search(browser: Browser, client: httpx.Client, url: str) -> None:
     """Results, with one row just edited in place."""
     page = window(browser, url, 1_000, 800)
-    ask(page, QUERY)
+    ask(page, SEARCH_QUERY)
     row = page.locator("#results .row").nth(1)
     product = row.get_attribute("data-key")
     price = client.get(f"/api/products/{product}").json()["price"]
@@ -77,7 +78,7 @@ def search(browser: Browser, client: httpx.Client, url: str) -> None:
 
 def phone(browser: Browser, url: str) -> None:
     page = window(browser, url, 360, 740, "dark")
-    ask(page, QUERY)
+    ask(page, PHONE_QUERY)
     page.evaluate("document.activeElement.blur()")
     save(page, "phone.png")
 
@@ -91,7 +92,7 @@ def status(browser: Browser, client: httpx.Client, url: str) -> None:
             body = {"name": f"Sample {burst}-{number}", "description": "Made for a picture, and deleted again."}
             created = client.post("/api/products", json=body).raise_for_status().json()
             made.append(created["id"])
-        client.get(created["sync"]["watch"], params={"wait_ms": 10_000})
+        client.get(f"{created['sync']['watch']}&wait_ms=10000")
         page.wait_for_timeout(2_500)
     for product in made:
         client.delete(f"/api/products/{product}").raise_for_status()

@@ -8,11 +8,11 @@ from aviary.settings import DatabaseSettings, IndexSettings
 
 EXAMPLE_QUERIES = (
     "something to keep soup hot until lunch",
-    "a present for someone who cannot sleep",
-    "stop my phone dying on a long hike",
-    "make a small flat feel bigger",
-    "keep a toddler busy on a rainy day",
+    "cannot fall asleep because of the street light",
     "my back hurts at my desk",
+    "get red wine out of the carpet",
+    "water the plants while I am away",
+    "make real coffee at a campsite",
 )
 
 
