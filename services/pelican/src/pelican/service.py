@@ -10,8 +10,9 @@ import psycopg
 from aviary import database
 from aviary.health import HealthServer
 from aviary.logs import log
-from pelican.backoff import Backoff, Dependency
+from pelican.backoff import Dependency
 from pelican.house import House
+from pelican.listener import Listener
 from pelican.outbox import PostgresOutbox, lift_version
 from pelican.settings import PelicanSettings
 from pelican.shipper import Shipper
@@ -24,7 +25,6 @@ from pelican.worker import Bell, Paused, Worker
 STUCK_SECONDS = 90.0
 # How long a stop may take; what a claim holds then stays in the outbox.
 DRAIN_SECONDS = 15.0
-LISTEN_SECONDS = 0.2
 # A dead network must end a query in seconds, not after the kernel's quarter of an hour.
 TCP_TIMEOUT_MILLISECONDS = 20_000
 
@@ -87,8 +87,9 @@ class Pelican:
             queue_state=self.queue,
             settings=self._settings,
         )
+        listener = Listener(self._connect, self.bell, self.stop, self.database)
         helpers = [
-            threading.Thread(target=self._listen, name="listen", daemon=True),
+            threading.Thread(target=listener.run, name="listen", daemon=True),
             threading.Thread(target=house.run, name="house", daemon=True),
         ]
         health = HealthServer(
@@ -126,19 +127,3 @@ class Pelican:
         )
         lift_version(connection)
         return connection
-
-    def _listen(self) -> None:
-        """Ring the bell for each NOTIFY. What was missed while not connected is found by looking once."""
-        backoff = Backoff()
-        while not self.stop.is_set():
-            try:
-                with self._connect() as connection:
-                    connection.execute("LISTEN aviary")
-                    backoff.reset()
-                    self.bell.ring()
-                    while not self.stop.is_set():
-                        for _ in connection.notifies(timeout=LISTEN_SECONDS, stop_after=1):
-                            self.bell.ring()
-            except psycopg.Error as error:
-                self.database.failed(type(error).__name__)
-                self.stop.wait(backoff.pause_seconds())

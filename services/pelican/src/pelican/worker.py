@@ -16,15 +16,24 @@ from pelican.shipper import Shipper
 from pelican.sqs import QueueError
 from pelican.throttle import RECHECK_SECONDS, Gate
 
+RUSH_SECONDS = 0.01
+
 _logger = logging.getLogger(__name__)
 
 
 class Bell:
-    """Wakes all workers. A worker remembers `rings` before it looks, so that no ring during its look is lost."""
+    """Wakes all workers. A worker remembers `rings` before it looks, so that no ring during its look is lost.
+
+    In a `rush` it does not ring, and workers look every RUSH_SECONDS; after each of the `calms` that end one they look
+    less and less often. `found_at` is when one last found rows (time.monotonic()).
+    """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self.rings = 0
+        self.rush = False
+        self.calms = 0
+        self.found_at = 0.0
 
     def ring(self) -> None:
         with self._condition:
@@ -100,6 +109,8 @@ class Worker:
         self._queue = queue
         self._poll_seconds = poll_seconds
         self._backoff = Backoff()
+        self._idle = poll_seconds
+        self._calms = 0
         self.turned_at = time.monotonic()
 
     def run(self) -> None:
@@ -109,7 +120,7 @@ class Worker:
                 heard = self._bell.rings
                 match self._guarded_turn():
                     case Turn.IDLE:
-                        self._bell.wait(heard, self._poll_seconds)
+                        self._bell.wait(heard, self._idle_seconds())
                     case Turn.WAITING:
                         self._stop.wait(RECHECK_SECONDS)
                     case None:
@@ -134,6 +145,8 @@ class Worker:
         self._shipper.settle()
         found = self._outbox.find()
         self._database.works()
+        if found:
+            self._bell.found_at = time.monotonic()
         work = [w for w in found if not self._paused.has(w.source_id)]
         turn = Turn.WAITING if len(work) < len(found) else Turn.IDLE
         live = [w for w in work if w.lane == LIVE]
@@ -152,6 +165,13 @@ class Worker:
             if turn is not Turn.IDLE:
                 break
         return turn
+
+    def _idle_seconds(self) -> float:
+        self._idle = min(self._poll_seconds, self._idle * 2)
+        if self._bell.rush or self._calms != self._bell.calms:
+            self._calms = self._bell.calms
+            self._idle = RUSH_SECONDS
+        return self._idle
 
     def _ship(self, work: Work, turn: Turn) -> Turn:
         if not self._gate.allows(work.lane):

@@ -54,6 +54,11 @@ ALTER TABLE sync.outbox ALTER COLUMN keys SET STORAGE EXTERNAL;
 CREATE SEQUENCE sync.version AS bigint;
 SELECT setval('sync.version', (extract(epoch FROM clock_timestamp()) * 1000)::bigint);
 
+-- 1 while Pelican is busy anyway and looks by itself every few milliseconds: then writers do not NOTIFY, because commits
+-- that do wait for each other, one flush to disk at a time. A sequence, because it is read and set outside transactions.
+CREATE SEQUENCE sync.quiet AS smallint MINVALUE 0 MAXVALUE 1;
+SELECT setval('sync.quiet', 0);
+
 -- The newest claim of each shard, written before its messages are sent and cleared (messages = 0) together with its
 -- outbox rows. What is not cleared was given up half-way: its messages may still be on their way to the queue.
 CREATE TABLE sync.claim (
@@ -79,4 +84,4 @@ GRANT SELECT ON sync.source TO aviary_pelican, aviary_frontend;
 GRANT SELECT, INSERT, DELETE ON sync.outbox TO aviary_pelican;
 GRANT SELECT, UPDATE ON sync.claim TO aviary_pelican;
 GRANT SELECT, INSERT, UPDATE ON sync.backfill TO aviary_pelican;
-GRANT SELECT, UPDATE ON SEQUENCE sync.version TO aviary_pelican;
+GRANT SELECT, UPDATE ON SEQUENCE sync.version, sync.quiet TO aviary_pelican;

@@ -130,10 +130,12 @@ END$code$, source_id, look, sync.enqueue_code(source_id, changed), sync.enqueue_
 END
 $$;
 
--- Whether a NOTIFY can do no harm: a full queue, or a transaction that is then prepared for two-phase commit, would
--- abort the application's transaction. Without the NOTIFY, Pelican looks by itself once a second.
+-- Whether to wake Pelican by a NOTIFY. Not while it is awake (see sync.quiet); and not where the NOTIFY would abort the
+-- application's transaction: when the notification queue fills up, or when two-phase commit is in use, which refuses
+-- it. Without the NOTIFY, Pelican looks by itself once a second.
 CREATE FUNCTION sync.may_notify() RETURNS boolean LANGUAGE sql VOLATILE
-RETURN pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.<) 0.5
+RETURN pg_catalog.pg_sequence_last_value('sync.quiet') OPERATOR(pg_catalog.=) 0
+   AND pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.<) 0.5
    AND pg_catalog.current_setting('max_prepared_transactions') OPERATOR(pg_catalog.=) '0';
 
 -- The body of a source's trigger function for TRUNCATE, which shows no rows: it reads the keys of all that are there.
