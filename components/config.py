@@ -30,11 +30,12 @@ MEMORY_MIB_BY_CPU: Mapping[int, range] = {
 
 
 class RuleError(ValueError):
-    """A rule that involves several fields, told of one of them."""
+    """A rule that involves several fields, told of one of them; `example` would hold it."""
 
-    def __init__(self, field: str, sentence: str) -> None:
+    def __init__(self, field: str, sentence: str, example: object) -> None:
         super().__init__(sentence)
         self.field = field
+        self.example = example
 
 
 class Section(BaseModel):
@@ -61,20 +62,21 @@ class Images(Section):
         default="",
         pattern=r"^[\w.-]{0,128}$",
         description="Tag of the images; empty: the commit that last touched services/",
+        examples=["v1.2.3"],
     )
     pelican: Image = Field(
         default="", description="Image of Pelican when images are not built", examples=["repo@sha256:…"]
     )
     emu: Image = Field(default="", description="Image of Emu when images are not built", examples=["repo@sha256:…"])
     frontend: Image = Field(
-        default="", description="Image of the frontend when images are not built", examples=["r@sha256:…"]
+        default="", description="Image of the frontend when images are not built", examples=["repo@sha256:…"]
     )
 
     @model_validator(mode="after")
     def _images_from_somewhere(self) -> Self:
         for name in ("pelican", "emu", "frontend"):
             if not self.build and not getattr(self, name):
-                raise RuleError(name, "it must name an image, because imagesBuild is off")
+                raise RuleError(name, "it must name an image, because imagesBuild is off", "repo@sha256:…")
         return self
 
 
@@ -94,7 +96,9 @@ class Database(Section):
     @model_validator(mode="after")
     def _disk_can_only_grow(self) -> Self:
         if self.max_storage_gb < self.storage_gb:
-            raise RuleError("max_storage_gb", f"it must be at least databaseStorageGb ({self.storage_gb})")
+            raise RuleError(
+                "max_storage_gb", f"it must be at least databaseStorageGb ({self.storage_gb})", self.storage_gb
+            )
         return self
 
 
@@ -116,6 +120,7 @@ class Web(Section):
         default="",
         pattern=r"^(Z[A-Z0-9]+)?$",
         description="Route 53 zone of the domain; empty: you set the DNS records",
+        examples=["Z0123456789ABCDEF"],
     )
     allowed_cidrs: tuple[Cidr, ...] = Field(
         default=("0.0.0.0/0",), min_length=1, description="Who may reach the load balancer", examples=["203.0.113.0/24"]
@@ -128,7 +133,7 @@ class Web(Section):
     @model_validator(mode="after")
     def _zone_needs_a_domain(self) -> Self:
         if self.hosted_zone_id and not self.domain_name:
-            raise RuleError("domain_name", "it must be set, because webHostedZoneId is")
+            raise RuleError("domain_name", "it must be set, because webHostedZoneId is", "search.example.org")
         return self
 
 
@@ -145,11 +150,12 @@ class ServiceSize(Section):
     def _fargate_offers_it(self) -> Self:
         allowed = MEMORY_MIB_BY_CPU[self.cpu]
         if self.memory not in allowed:
-            raise RuleError(
-                "memory", f"with {self.cpu} CPU units it must be {allowed[0]} to {allowed[-1]} by {allowed.step}"
-            )
+            rule = f"with {self.cpu} CPU units it must be {allowed[0]} to {allowed[-1]} by {allowed.step}"
+            raise RuleError("memory", rule, allowed[0])
         if self.max_tasks < self.min_tasks:
-            raise RuleError("max_tasks", f"it must be at least as many as the fewest tasks ({self.min_tasks})")
+            raise RuleError(
+                "max_tasks", f"it must be at least as many as the fewest tasks ({self.min_tasks})", self.min_tasks
+            )
         return self
 
 
@@ -165,6 +171,7 @@ class Index(Section):
         default="",
         pattern=r"^[a-z0-9-]{0,45}$",
         description="Pinecone index; empty: project and stack, as in aviary-dev",
+        examples=["products"],
     )
     cloud: Literal["aws", "gcp", "azure"] = Field(default="aws", description="Cloud of the index")
     region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]+$", description="Region of the index, in its cloud")

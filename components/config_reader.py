@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from components.config import Key, Section, StackConfig, keys
+from components.config import Key, RuleError, Section, StackConfig, keys
 
 PINECONE_API_KEY = "pineconeApiKey"
 # Load balancers and target groups allow 32 characters: "aviary-", the stack, "-alb-" and Pulumi's seven at random.
@@ -106,18 +106,18 @@ def _unknown(project: str, name: str, known: Collection[str]) -> str:
 
 def _sentence(project: str, known: Mapping[str, Key], error: ErrorDetails) -> str:
     location = [str(part) for part in error["loc"] if not isinstance(part, int)]
-    value, rule = error["input"], error["msg"]
-    if (broken := error.get("ctx", {}).get("error")) is not None and hasattr(broken, "field"):
-        location, rule = [*location, broken.field], str(broken)
-        value = value[broken.field] if isinstance(value, Mapping) else value
+    value, rule, example = error["input"], re.sub(r"^(Input|String|Tuple) should ", "it must ", error["msg"]), None
+    if isinstance(broken := error.get("ctx", {}).get("error"), RuleError):
+        location, rule, example = [*location, broken.field], str(broken), broken.example
+        value = value[broken.field]
     key = known[to_camel("_".join(location))]
-    rule = re.sub(r"^(Input|String|Tuple) should ", "it must ", rule)
-    example = (key.info.examples or [key.default])[0]
-    if isinstance(key.default, tuple):
-        command = f"pulumi config set --path '{key.name}[0]' {example[0] if isinstance(example, tuple) else example}"
-    else:
-        command = f"pulumi config set {key.name} {_text(example)}"
-    return f"{project}:{key.name} is {_text(value)!r}, but {rule}; run `{command}`"
+    rule = rule.replace("a valid tuple", "a list")
+    first = key.default[0] if isinstance(key.default, tuple) and key.default else key.default
+    example = example or (key.info.examples or [first])[0]
+    if error["type"] == "string_pattern_mismatch":
+        rule = f"it must look like {example}"
+    path = f"--path '{key.name}[0]'" if isinstance(key.default, tuple) else key.name
+    return f"{project}:{key.name} is {_text(value)!r}, but {rule}; run `pulumi config set {path} {_text(example)}`"
 
 
 def _text(value: object) -> str:
