@@ -23,8 +23,12 @@ ARROWS = {
     "sqs:ReceiveMessage": ("receive", True),
     "sns:Publish": ("publish", False),
 }
-# What starting a task needs, by the service of the action: the part, and what the arrow says.
-STARTS = {"ecr": (REGISTRY, "images"), "secretsmanager": (SECRETS, "secrets"), "logs": (WATCH, "logs")}
+# What starting a task needs, by the service of the action: the part, what the arrow says, and whether it points there.
+STARTS = {
+    "ecr": (REGISTRY, "images", False),
+    "secretsmanager": (SECRETS, "secrets", False),
+    "logs": (WATCH, "logs", True),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,10 @@ def architecture(graph: Graph) -> Architecture:
     parts = tuple(_Parts(graph).all())
     known = {part.key for part in parts}
     arrows = [arrow for arrow in _arrows(graph, parts) if {arrow.source, arrow.target} - known <= _tiers()]
-    words = [f"{p.task}: {', '.join(p.actions)} on {', '.join(p.shown)}" for p in _untold(graph)]
+    tasks: dict[str, list[str]] = {}
+    for p in _untold(graph):
+        tasks.setdefault(f"{', '.join(p.actions)} on {', '.join(p.shown)}", []).append(p.task)
+    words = [f"{', '.join(who)}: {what}" for what, who in tasks.items()]
     return Architecture(parts=parts, arrows=tuple(dict.fromkeys(arrows)), words=tuple(words))
 
 
@@ -111,9 +118,9 @@ class _Parts:
     def _balancer(self, balancer: Resource) -> Part:
         listeners = [r for r in self._graph.of("aws:lb:Listener") if r.inputs["loadBalancerArn"] == balancer.arn]
         does = sorted(
-            (int(r.inputs["port"]), r.inputs["protocol"], r.inputs["defaultActions"][0]["type"]) for r in listeners
+            (-int(r.inputs["port"]), r.inputs["protocol"], r.inputs["defaultActions"][0]["type"]) for r in listeners
         )
-        lines = [", ".join(f"{protocol} {port}{' redirects' * (kind == 'redirect')}" for port, protocol, kind in does)]
+        lines = [f"{protocol} {-port}{' redirects' * (kind == 'redirect')}" for port, protocol, kind in does]
         lines += [f"firewall, {len(acl.inputs['rules'])} rules" for acl in self._graph.of("aws:wafv2:WebAcl")]
         return _part(balancer.name, "Load balancer", lines, self._tier[balancer.inputs["subnets"][0]], "edge")
 
@@ -187,9 +194,10 @@ def _arrows(graph: Graph, parts: tuple[Part, ...]) -> Iterator[Arrow]:
     yield from _connections(graph, parts)
     yield from _work(graph)
     tasks = {p.task for p in permissions(graph)}
-    for service, (part, label) in STARTS.items():
+    for service, (part, label, there) in STARTS.items():
         starting = {p.task for p in permissions(graph) if p.use == "start" and p.actions[0].startswith(f"{service}:")}
-        yield from (Arrow(part, source, label, dashed=True) for source in _together(starting, tasks))
+        for who in _together(starting, tasks):
+            yield Arrow(who, part, label, dashed=True) if there else Arrow(part, who, label, dashed=True)
     for queue in graph.of("aws:sqs:Queue"):
         if queue.inputs.get("redrivePolicy"):
             redrive = json.loads(queue.inputs["redrivePolicy"])
@@ -217,8 +225,10 @@ def _connections(graph: Graph, parts: tuple[Part, ...]) -> Iterator[Arrow]:
                 ports.setdefault((source, target), []).append(str(link.port))
             if link.target == INTERNET:
                 leaving.add(source)
+    by_token = {(p.task, t.name) for p in permissions(graph) if "rds-db:connect" in p.actions for t in p.targets}
     for (source, target), numbers in ports.items():
-        yield Arrow(source, target, ", ".join(sorted(numbers, key=lambda text: (len(text), text))))
+        listed = ", ".join(sorted(numbers, key=lambda text: (len(text), text)))
+        yield Arrow(source, target, f"{listed}, IAM" if (source, target) in by_token else listed)
     tasks = {part.key for part in parts if part.place == "private" and part.colour == "task"}
     yield from (Arrow(source, NAT, "443") for source in _together(leaving, tasks))
     hosts = {str(index.outputs.get("host")) for index in graph.of("pulumi-python:dynamic:VectorIndex")}
@@ -228,7 +238,7 @@ def _connections(graph: Graph, parts: tuple[Part, ...]) -> Iterator[Arrow]:
         if hosts & {e["value"] for c in containers(task) for e in c.get("environment", [])}
     )
     if reaching := [name for name in using if name in leaving]:
-        yield Arrow(NAT, INDEX, ", ".join(reaching))
+        yield Arrow(NAT, INDEX, f"443: {', '.join(reaching)}")
 
 
 def _members(graph: Graph) -> Mapping[str, list[str]]:

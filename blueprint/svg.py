@@ -11,7 +11,7 @@ LINE_PX = 16
 CHAR_WIDTH = 0.56
 CORNER_PX = 8
 
-# (light, dark)
+# On a light page, and on a dark one.
 COLOURS = {
     "page": ("#ffffff", "#0d1117"),
     "ink": ("#1f2328", "#e6edf3"),
@@ -68,11 +68,11 @@ class Picture:
         self._description = description
         self._parts: list[str] = []
 
-    def frame(self, box: Box, label: str, *, fill: str = "none", dashed: bool = False) -> None:
-        """A region with its name in the upper left corner."""
+    def frame(self, box: Box, label: str, *, at: Point, fill: str = "none", dashed: bool = False) -> None:
+        """A region whose name begins at `at`, or ends there when that is in its right half."""
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         self._rectangle(box, f"fill-{fill}" if fill != "none" else "empty", "stroke-frame", dash)
-        self.words(Point(box.x + 10, box.y + 17), label, "dim")
+        self.words(at, label, "dim", anchor="end" if at.x > box.centre.x else "start")
 
     def node(self, box: Box, title: str, lines: Sequence[str], colour: str) -> None:
         """A box with a title and lines of small text, its left edge in `colour`."""
