@@ -22,7 +22,9 @@ class Taken(NamedTuple):
 class Journal:
     """The messages of some queues in one SQLite file; after `save`, a killed process or machine keeps them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run: str) -> None:
+        """`run`: the life of the whole stack that this is part of. In a new one nobody who held a lease is left, so
+        no lease is either."""
         self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._file.execute("PRAGMA journal_mode = WAL")
         self._file.execute("PRAGMA synchronous = FULL")
@@ -34,13 +36,19 @@ class Journal:
             "CREATE TABLE IF NOT EXISTS taken (queue TEXT, deduplication_id TEXT, message_id TEXT, "
             "sequence_number TEXT, sent_ms REAL, PRIMARY KEY (queue, deduplication_id))"
         )
+        self._file.execute("CREATE TABLE IF NOT EXISTS run (id TEXT)")
+        self._same_run = self._file.execute("SELECT id FROM run").fetchone() == (run,)
+        self._file.execute("DELETE FROM run")
+        self._file.execute("INSERT INTO run VALUES (?)", [run])
         self._written: dict[tuple[str, str], tuple[object, ...]] = {}
 
     def load(self, queue: Queue) -> None:
-        """Put back what the queue held. Leases still run, and their holders can still acknowledge."""
+        """Put back what the queue held. In the same run leases go on, and their holders can still acknowledge."""
         for (state,) in self._file.execute("SELECT state FROM message WHERE queue = ? ORDER BY position", [queue.name]):
             message = cast("Message", Message.__new__(Message))
             message.__dict__.update(msgspec.msgpack.decode(state))
+            if not self._same_run:
+                message.visible_at = 0.0
             queue._messages.append(message)  # noqa: SLF001 - moto has no way to put a message back as it was
             if message.approximate_receive_count and not message.visible:
                 queue.pending_messages.add(message)

@@ -1,6 +1,6 @@
 """SQS and SNS on the laptop: moto's server as a process of its own, made to keep the promises of a FIFO queue.
 
-    python -m local.sqs --port 9324 --journal .local/queue.sqlite
+    python -m local.sqs --port 9324 --journal .local/queue.sqlite --run 1
 
 moto 5.2 by itself falls short in six ways that matter to a pipeline, each mended here (tests/services/local/test_sqs.py):
 
@@ -9,15 +9,18 @@ moto 5.2 by itself falls short in six ways that matter to a pipeline, each mende
 - a waiting receiver remembers which groups were busy when it began to wait, so it can take a message out of order or
   not see one for 20 seconds;
 - a waiting receiver spins on a CPU while the only messages are of busy groups;
-- a receiver that was killed while it waited still takes the next message, which then rests until its lease ends;
+- a receiver that was killed while it waited, or before it read the answer, still takes messages, which then rest until
+  their lease ends;
 - everything is lost when the process ends, dead letters included. Here each change is in a journal (SQLite) before
   the answer is sent, leases and receipt handles included, so a killed queue server loses nothing.
 """
 
 import argparse
+import contextlib
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +32,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.utils import unix_time_millis
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.sns.models import sns_backends
+from moto.sqs.exceptions import SQSException
 from moto.sqs.models import DEDUPLICATION_TIME_IN_SECONDS, Message, SQSBackend, sqs_backends
 from werkzeug.serving import make_server
 from werkzeug.test import Client
@@ -43,6 +47,9 @@ TOPIC = "aviary-alerts"
 MAX_RECEIVES = 5
 VISIBILITY_TIMEOUT_SECONDS = 60
 DEDUPLICATION_MILLISECONDS = DEDUPLICATION_TIME_IN_SECONDS * 1000
+# How long to wait for a sign that an answer was read. A client that reads it closes its connection.
+READ_SECONDS = 5.0
+HANDED_OUT = "local.sqs.handed_out"
 RETENTION_SECONDS = 14 * 24 * 3600
 
 
@@ -152,6 +159,9 @@ class FifoBackend(SQSBackend):
                 self._save(queue_name)
                 left = deadline - time.monotonic()
                 if received or left <= 0:
+                    if flask.has_request_context():
+                        handles = [message.receipt_handle for message in received]
+                        flask.request.environ[HANDED_OUT] = (self, queue_name, handles)
                     return received
                 leases = (message.visible_at for message in self.get_queue(queue_name).pending_messages)
                 next_lease_end = (min(leases, default=float("inf")) - unix_time_millis()) / 1000
@@ -195,20 +205,46 @@ def create_queues(journal: Journal | None) -> None:
         journal.load(queue)
 
 
-class _QuietHandler(MotoRequestHandler):
+class _Handler(MotoRequestHandler):
     # Headers and body are two writes; without this the second one waits for the peer's delayed acknowledgement.
     disable_nagle_algorithm = True
 
+    def run_wsgi(self) -> None:
+        """Answer. Messages in an answer that nobody read are free again at once, not when their lease ends."""
+        super().run_wsgi()
+        backend, queue_name, handles = self.environ.get(HANDED_OUT, (None, "", []))
+        if handles and not _was_read(self.connection):
+            for handle in handles:
+                with contextlib.suppress(SQSException):
+                    backend.change_message_visibility(queue_name, handle, 0)
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Long polls would fill the log."""
+
+
+def _was_read(connection: socket.socket) -> bool:
+    """Whether the peer read our last answer: one that ends with unread bytes resets its connection, and a process that
+    is killed ends its connections last."""
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(READ_SECONDS)
+        while connection.recv(4096):
+            pass
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.sqs", description="SQS and SNS for the laptop stack (moto)")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--journal", type=Path, required=True, help="SQLite file that keeps the messages")
+    parser.add_argument("--run", required=True, help="leases outlive a restart of the server with the same value")
     options = parser.parse_args()
-    journal = Journal(options.journal)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    journal = Journal(options.journal, options.run)
     install(journal)
     create_queues(journal)
     application = DomainDispatcherApplication(create_backend_app)
@@ -216,7 +252,7 @@ def main() -> None:
     for service in ("sqs", "sns"):
         scope = f"AWS4-HMAC-SHA256 Credential=local/20260101/{REGION}/{service}/aws4_request"
         Client(application).post("/", headers={"Authorization": scope})
-    server = make_server("127.0.0.1", options.port, application, threaded=True, request_handler=_QuietHandler)
+    server = make_server("127.0.0.1", options.port, application, threaded=True, request_handler=_Handler)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     server.serve_forever()
 

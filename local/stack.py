@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
+import uuid
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +59,7 @@ class Stack:
         self.ports, self.notes = folder.ports(names, {"frontend": plan.port})
         self.postgres = PostgresServer(folder.postgres, folder.log("postgres"))
         self.is_new = not folder.postgres.exists()
+        self._run = uuid.uuid4().hex
         self._created_index = False
         self._journal_lost = False
 
@@ -182,7 +184,9 @@ class Stack:
     def _sqs(self) -> Spec:
         return Spec(
             name="sqs",
-            command=_python("local.sqs", "--port", self.ports["sqs"], "--journal", self.folder.queue_journal),
+            command=_python(
+                *("local.sqs", "--port", self.ports["sqs"], "--journal", self.folder.queue_journal, "--run", self._run)
+            ),
             environment=self._environment(None),
             folder=REPOSITORY,
             log=self.folder.log("sqs"),
@@ -277,5 +281,5 @@ def answers(url: str) -> bool:
         return False
 
 
-def _python(module: str, *arguments: object) -> list[str]:
-    return [sys.executable, "-m", module, *map(str, arguments)]
+def _python(module: object, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", *map(str, (module, *arguments))]

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 import psutil
@@ -44,13 +44,10 @@ class Server:
             "sqs", endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1"
         )
 
-    def start(self) -> None:
+    def start(self, run: str = "1") -> None:
+        command = [sys.executable, "-m", "local.sqs", "--port", str(self.port), "--journal", str(self.journal)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "local.sqs", "--port", str(self.port), "--journal", str(self.journal)],
-                cwd=ROOT,
-                stderr=log,
-            )
+            self.process = subprocess.Popen([*command, "--run", run], cwd=ROOT, stderr=log)
         wait_until(lambda: is_open(self.port) or self.process.poll() is not None)
         assert self.process.poll() is None, self.log.read_text()
         wait_until(lambda: self.threads() == 1)
@@ -165,19 +162,38 @@ def test_a_lease_that_ends_wakes_the_receiver_that_waits(server: Server) -> None
     assert again["Attributes"]["ApproximateReceiveCount"] == "2"
 
 
-def test_a_receiver_that_was_killed_while_it_waited_takes_nothing(server: Server) -> None:
-    wait_until(lambda: server.threads() == 1, 30)
-    body = json.dumps({"QueueUrl": server.url, "WaitTimeSeconds": 20})
+@contextlib.contextmanager
+def raw_receiver(server: Server, wait_seconds: int) -> Iterator[None]:
+    """A client that asks for messages and is gone before it reads the answer."""
+    body = json.dumps({"QueueUrl": server.url, "WaitTimeSeconds": wait_seconds})
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(
             f"POST / HTTP/1.1\r\nHost: sqs\r\nX-Amz-Target: AmazonSQS.ReceiveMessage\r\n"
             f"Content-Type: application/x-amz-json-1.0\r\nContent-Length: {len(body)}\r\n"
             f"Authorization: AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/sqs/aws4_request\r\n\r\n{body}".encode()
         )
+        yield
+
+
+def test_a_receiver_that_was_killed_while_it_waited_takes_nothing(server: Server) -> None:
+    wait_until(lambda: server.threads() == 1, 30)
+    with raw_receiver(server, 20):
         wait_until(lambda: server.threads() == 2)
     server.send("1")
     (message,) = server.receive(5)
     assert message["Attributes"]["ApproximateReceiveCount"] == "1"
+
+
+def test_a_receiver_that_was_killed_before_it_read_the_answer_keeps_nothing(server: Server) -> None:
+    def in_flight() -> int:
+        name: Literal["ApproximateNumberOfMessagesNotVisible"] = "ApproximateNumberOfMessagesNotVisible"
+        return int(server.client.get_queue_attributes(QueueUrl=server.url, AttributeNames=[name])["Attributes"][name])
+
+    server.send("1")
+    with raw_receiver(server, 0):
+        wait_until(in_flight)
+    (message,) = server.receive(5)
+    assert message["Attributes"]["ApproximateReceiveCount"] == "2"
 
 
 def test_a_message_that_is_received_too_often_becomes_a_dead_letter(server: Server) -> None:
@@ -212,6 +228,20 @@ def test_a_killed_server_loses_no_message_no_order_no_lease_and_no_dead_letter(t
         assert bodies(rest) == ["3", "4"]
         assert rest[0]["Attributes"]["SentTimestamp"] >= sent
         assert bodies(server.receive(url=server.dlq_url)) == ["dead"]
+    finally:
+        server.client.close()
+        server.kill()
+
+
+def test_in_a_new_run_of_the_stack_nobody_holds_a_lease(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    try:
+        server.send("1")
+        server.receive()
+        server.kill()
+        server.start(run="2")
+        (again,) = server.receive()
+        assert again["Attributes"]["ApproximateReceiveCount"] == "2"
     finally:
         server.client.close()
         server.kill()
@@ -254,7 +284,7 @@ def test_the_server_ends_at_sigterm_and_needs_no_credentials(tmp_path: Path) -> 
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "local.sqs", "--port", str(port), "--journal", str(tmp_path / "q")],
+        [sys.executable, "-m", "local.sqs", "--port", str(port), "--journal", str(tmp_path / "q"), "--run", "1"],
         cwd=ROOT,
         env=environment,
     )

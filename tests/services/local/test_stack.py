@@ -22,9 +22,13 @@ from local import ports
 from local.folder import Folder
 from tests.services.local.helpers import wait_until
 
+pytestmark = pytest.mark.timeout(300)
+
 ROOT = Path(__file__).parents[3]
 ROWS = 60
 UP_SECONDS = 90
+# A message that was on its way to a process that was killed is handed out again when its lease of 60 s ends.
+LEASE_SECONDS = 90
 
 
 class Local:
@@ -153,7 +157,7 @@ def test_a_killed_service_starts_again_and_an_edit_made_meanwhile_arrives(local:
     old = local.kill(name)
     local.rename(sku, "New name")
     local.wait_restarted(name, old)
-    wait_until(lambda: local.indexed(sku)["name"] == "New name", 30)
+    wait_until(lambda: local.indexed(sku)["name"] == "New name", LEASE_SECONDS)
     assert local.process(name)["restarts"] == before["restarts"] + 1
     assert f"{name} ended (killed by SIGKILL)" in local.folder.events.read_text()
 
@@ -167,7 +171,7 @@ def test_a_killed_queue_server_loses_no_change(local: Local, sku: str) -> None:
         local.wait_restarted("sqs", old)
     finally:
         os.kill(local.process("emu-1")["pid"], signal.SIGCONT)
-    wait_until(lambda: local.indexed(sku)["name"] == "Newer name", 90)
+    wait_until(lambda: local.indexed(sku)["name"] == "Newer name", LEASE_SECONDS)
 
 
 def test_a_killed_database_and_a_killed_index_come_back_with_their_data(local: Local, sku: str) -> None:
@@ -175,7 +179,7 @@ def test_a_killed_database_and_a_killed_index_come_back_with_their_data(local: L
         local.wait_restarted(name, local.kill(name))
     assert local.indexed(sku)["name"] == "Old name"
     local.rename(sku, "Name after the storm")
-    wait_until(lambda: local.indexed(sku)["name"] == "Name after the storm", 60)
+    wait_until(lambda: local.indexed(sku)["name"] == "Name after the storm", LEASE_SECONDS)
 
 
 def test_a_csv_becomes_searchable_or_is_refused_as_a_whole(local: Local, tmp_path: Path) -> None:
