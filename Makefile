@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-ver
 PROJECTS := services/common services/pelican services/emu services/frontend
 STAMP := $(VENV)/.installed
 
-.PHONY: help install lock up down status test check format clean
+.PHONY: help install lock up down status test check format clean preview diagram rehearse
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -55,6 +55,15 @@ check: install ## format, lint, types, workflows
 format: install ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+preview: install ## what the Pulumi program would build, who reaches whom and what it costs, offline (STACK=dev or prod; both)
+	@$(BIN)/python -m blueprint preview $(if $(STACK),--stack $(STACK))
+
+diagram: install ## draw docs/images/architecture-*.svg from the Pulumi program
+	@$(BIN)/python -m blueprint diagram
+
+rehearse: install ## the dev stack on the real Pulumi engine against servers on loopback (needs the Pulumi CLI)
+	@.ci/rehearse-engine
 
 clean: ## forget the environment and the laptop stack's data
 	-[ -d .local ] && [ -x $(BIN)/python ] && $(BIN)/python -m local down
