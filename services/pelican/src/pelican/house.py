@@ -18,6 +18,8 @@ from pelican.worker import Paused
 
 METRICS_SECONDS = 60.0
 LOOK_SECONDS = 15.0
+# After one that failed.
+LOOK_AGAIN_SECONDS = 2.0
 
 _BEHIND = """
 SELECT coalesce(sum(outbox_rows), 0)::bigint, coalesce(sum(live_keys + backfill_keys), 0)::bigint,
@@ -66,6 +68,7 @@ class House:
                 backoff.reset()
             except QueueError as error:
                 self._queue_state.failed(str(error))
+                self._look_due = time.monotonic() + LOOK_AGAIN_SECONDS
             except psycopg.Error as error:
                 self._outbox.drop()
                 self._database.failed(type(error).__name__)

@@ -22,7 +22,7 @@ _SETTINGS = """
 SET search_path = pg_catalog;
 SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres';
 SET extra_float_digits = 1; SET bytea_output = 'hex';
-SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
 SET plan_cache_mode = force_generic_plan; SET jit = off; SET row_security = off;
 SET lock_timeout = '2s'; SET statement_timeout = '30s'
 """

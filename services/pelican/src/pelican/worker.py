@@ -145,9 +145,9 @@ class Worker:
         self._shipper.settle()
         found = self._outbox.find()
         self._database.works()
-        if found:
-            self._bell.found_at = time.monotonic()
         work = [w for w in found if not self._paused.has(w.source_id)]
+        if work:
+            self._bell.found_at = time.monotonic()
         turn = Turn.WAITING if len(work) < len(found) else Turn.IDLE
         live = [w for w in work if w.lane == LIVE]
         # Workers start at different shards, so that they seldom reach for the same one.

@@ -1,7 +1,7 @@
 -- What waits in one lane of one source: exact up to 10,000 outbox rows, an estimate beyond, so that asking stays cheap.
 CREATE FUNCTION sync.depth(source_id smallint, lane smallint,
   OUT outbox_rows bigint, OUT outbox_keys bigint, OUT is_estimate boolean, OUT oldest_enqueued_at timestamptz)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 #variable_conflict use_column
 BEGIN
   SELECT count(*), coalesce(sum(o.key_count), 0), count(*) = 10000
