@@ -206,6 +206,7 @@ def run(
         monitor = Monitor(graph, preview=preview)
         mocks.set_mocks(monitor.mocks, PROJECT, stack, preview, monitor=monitor, organization="organization")
         pulumi.runtime.settings.SETTINGS.engine = _Log(graph)
+        pulumi.runtime.settings.SETTINGS.outputs.clear()  # of a run that failed before, on a loop that is closed
         set_root_resource(None)  # type: ignore[arg-type] # run_in_stack makes the root, and takes none that is there
         # On the SDK's own loop and with a time-out: an error elsewhere would leave its registrations waiting for ever.
         await asyncio.wait_for(run_in_stack(lambda: _ignore(program())), TIMEOUT_SECONDS)

@@ -1,0 +1,219 @@
+"""How many tasks run, what people are told of, and what they can look at."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from components import metrics
+from components.observability import COLUMNS, QUERIES
+from tests.infra.engine import ROOT, Graph, Recorded, changed, whole
+
+SERVICES = ("pelican", "emu", "frontend")
+TARGET = "aws:appautoscaling/target:Target"
+POLICY = "aws:appautoscaling/policy:Policy"
+ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
+
+
+def policies(graph: Graph, kind: str) -> dict[str, Recorded]:
+    """Scaling policies of one kind, by service."""
+    return {p.name.split("-")[2]: p for p in graph.all(POLICY) if p.name.endswith(f"-{kind}")}
+
+
+def alarms(graph: Graph) -> dict[str, Recorded]:
+    return {alarm.name.split("-", 2)[2]: alarm for alarm in graph.all(ALARM)}
+
+
+@pytest.mark.parametrize(
+    ("stack", "bounds"),
+    [
+        ("dev", {"pelican": (1, 2), "emu": (1, 2), "frontend": (1, 2)}),
+        ("prod", {"pelican": (2, 4), "emu": (2, 12), "frontend": (2, 8)}),
+    ],
+)
+def test_every_service_scales_between_its_bounds(stack: str, bounds: dict[str, tuple[int, int]]) -> None:
+    found = {t.name.split("-")[2]: t.inputs for t in whole(stack).all(TARGET)}
+    assert {name: (one["minCapacity"], one["maxCapacity"]) for name, one in found.items()} == bounds
+    for name, one in found.items():
+        physical = f"aviary-{stack}-{name}-1a2b3c4"
+        assert one["resourceId"] == f"service/{physical}/{physical}"
+        assert one["scalableDimension"] == "ecs:service:DesiredCount"
+
+
+def test_every_service_is_kept_at_a_share_of_its_cpu(graph: Graph) -> None:
+    found = policies(graph, "cpu")
+    assert set(found) == set(SERVICES)
+    for policy in found.values():
+        configuration = policy.inputs["targetTrackingScalingPolicyConfiguration"]
+        assert configuration["targetValue"] == 60
+        assert configuration["predefinedMetricSpecification"] == {
+            "predefinedMetricType": "ECSServiceAverageCPUUtilization"
+        }
+        assert configuration["scaleInCooldown"] == 300
+        assert configuration["scaleOutCooldown"] == 60
+
+
+def test_pelican_and_emu_are_kept_at_a_backlog_for_each_task(graph: Graph, stack: str) -> None:
+    found = policies(graph, "backlog")
+    assert set(found) == {"pelican", "emu"}
+    depth = {
+        "pelican": ("Aviary", "OutboxKeys", {"service": "pelican"}, 5000),
+        "emu": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": f"aviary-{stack}-changes.fifo"}, 20),
+    }
+    for name, policy in found.items():
+        configuration = policy.inputs["targetTrackingScalingPolicyConfiguration"]
+        by_id = {one["id"]: one for one in configuration["customizedMetricSpecification"]["metrics"]}
+        assert by_id["per_task"]["expression"] == "FILL(depth, 0) / FILL(tasks, 1)"
+        assert [key for key, one in by_id.items() if one["returnData"]] == ["per_task"]
+        namespace, metric, dimensions, target = depth[name]
+        assert stat(by_id["depth"]) == (namespace, metric, dimensions, "Maximum")
+        physical = f"aviary-{stack}-{name}-1a2b3c4"
+        cluster = {"ClusterName": physical, "ServiceName": physical}
+        assert stat(by_id["tasks"]) == ("AWS/ECS", "CPUUtilization", cluster, "SampleCount")
+        assert configuration["targetValue"] == target
+
+
+def stat(query: dict[str, Any]) -> tuple[str, str, dict[str, str], str]:
+    metric = query["metricStat"]["metric"]
+    dimensions = {one["name"]: one["value"] for one in metric["dimensions"]}
+    return metric["namespace"], metric["metricName"], dimensions, query["metricStat"]["stat"]
+
+
+def test_a_change_that_waits_too_long_brings_more_tasks(graph: Graph, stack: str) -> None:
+    found = policies(graph, "age")
+    assert set(found) == {"pelican", "emu"}
+    age = {"pelican": ("Aviary", "OutboxOldestSeconds"), "emu": ("AWS/SQS", "ApproximateAgeOfOldestMessage")}
+    for name, policy in found.items():
+        steps = policy.inputs["stepScalingPolicyConfiguration"]["stepAdjustments"]
+        assert steps == [
+            {"metricIntervalLowerBound": "0", "metricIntervalUpperBound": "240", "scalingAdjustment": 1},
+            {"metricIntervalLowerBound": "240", "scalingAdjustment": 2},
+        ]
+        alarm = graph.one(ALARM, f"aviary-{stack}-{name}-age").inputs
+        assert (alarm["namespace"], alarm["metricName"]) == age[name]
+        assert alarm["threshold"] == 60
+        assert alarm["alarmActions"] == [f"arn:aws:appautoscaling:us-east-1:123456789012:policy/{policy.name}-1a2b3c4"]
+
+
+def test_every_alarm_has_an_action_and_says_what_it_means(graph: Graph) -> None:
+    found = graph.all(ALARM)
+    assert found
+    for alarm in found:
+        assert len(alarm.inputs["alarmActions"]) == 1, alarm.name
+        assert len(alarm.inputs["alarmDescription"]) > 20, alarm.name
+        assert alarm.inputs.get("actionsEnabled") is not False, alarm.name
+
+
+def test_prod_tells_people_when_its_users_suffer_and_when_it_is_over() -> None:
+    topic = "arn:aws:sns:us-east-1:123456789012:aviary-prod-notices"
+    found = {name: alarm for name, alarm in alarms(whole("prod")).items() if alarm.inputs["alarmActions"] == [topic]}
+    assert set(found) == {
+        "dead-letters",
+        "queue-age",
+        "outbox-age",
+        "freshness",
+        "emu-errors",
+        "server-errors",
+        "no-answer",
+        "slow",
+        "unhealthy",
+        "database-cpu",
+        "database-disk",
+        "database-memory",
+        *(f"{service}-{what}" for service in SERVICES for what in ("tasks", "memory")),
+    }
+    for alarm in found.values():
+        assert alarm.inputs["okActions"] == [topic]
+
+
+def test_one_dead_letter_is_enough_for_an_alarm() -> None:
+    alarm = alarms(whole("prod"))["dead-letters"].inputs
+    assert alarm["metricName"] == "ApproximateNumberOfMessagesVisible"
+    assert alarm["dimensions"] == {"QueueName": "aviary-prod-dlq.fifo"}
+    assert (alarm["comparisonOperator"], alarm["threshold"]) == ("GreaterThanThreshold", 0)
+    assert alarm["evaluationPeriods"] == 1
+
+
+def test_a_service_without_tasks_has_no_metrics_and_still_raises_its_alarm() -> None:
+    for service in SERVICES:
+        alarm = alarms(whole("prod"))[f"{service}-tasks"].inputs
+        assert alarm["treatMissingData"] == "breaching"
+        assert (alarm["comparisonOperator"], alarm["threshold"]) == ("LessThanThreshold", 2)
+        assert (alarm["metricName"], alarm["statistic"]) == ("CPUUtilization", "SampleCount")
+
+
+def test_the_slowest_request_in_a_hundred_is_a_percentile() -> None:
+    alarm = alarms(whole("prod"))["slow"].inputs
+    assert alarm["extendedStatistic"] == "p99"
+    assert "statistic" not in alarm
+
+
+def test_dev_has_only_the_alarms_that_scale() -> None:
+    assert set(alarms(whole("dev"))) == {"pelican-age", "emu-age"}
+    assert "dead-letters" in alarms(changed("dev", alarms="true"))
+
+
+def own_metrics() -> dict[str, str]:
+    """Our own metrics that scaling, alarms and dashboard use, with the service that writes each."""
+    found = [value for value in vars(metrics).values() if isinstance(value, metrics.Metric)]
+    return {metric.name: str(metric.dimensions["service"]) for metric in found}
+
+
+def test_every_metric_of_our_own_is_one_that_its_service_writes() -> None:
+    found = own_metrics()
+    assert {"OutboxKeys", "FreshnessP99"} <= found.keys()
+    for name, service in found.items():
+        sources = (ROOT / "services" / service / "src").rglob("*.py")
+        text = "\n".join(path.read_text("utf-8") for path in sources)
+        # FreshnessP50 and P99 are written as one name and a number.
+        assert f'"{name}"' in text or f'"{re.sub("[0-9]+$", "", name)}{{' in text, f"{service} does not write {name}"
+
+
+def widgets(graph: Graph) -> list[dict[str, Any]]:
+    (dashboard,) = graph.all("aws:cloudwatch/dashboard:Dashboard")
+    body = dashboard.json("dashboardBody")
+    assert isinstance(body["widgets"], list)
+    return list(body["widgets"])
+
+
+def test_the_dashboard_shows_what_users_feel_and_what_it_costs(graph: Graph) -> None:
+    text = json.dumps(widgets(graph))
+    for metric in (
+        *own_metrics(),
+        *("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "TargetResponseTime", "RequestCount"),
+        *("FreeStorageSpace", "BytesOutToDestination", "NumberOfEmptyReceives", "IncomingBytes", "ConsumedLCUs"),
+    ):
+        assert metric in text, metric
+
+
+def test_the_dashboards_graphs_do_not_overlap_and_name_real_lines(graph: Graph) -> None:
+    cells: set[tuple[int, int]] = set()
+    for widget in widgets(graph):
+        place = {
+            (x, y)
+            for x in range(widget["x"], widget["x"] + widget["width"])
+            for y in range(widget["y"], widget["y"] + widget["height"])
+        }
+        assert not place & cells, widget["properties"]["title"]
+        assert widget["x"] + widget["width"] <= COLUMNS
+        cells |= place
+        for line in widget["properties"]["metrics"]:
+            assert isinstance(line[-1], dict)
+            # Namespace and name, then pairs of dimensions, then how to draw it; or an expression alone.
+            assert len(line) == 1 or len(line) % 2 == 1, line
+
+
+def test_saved_questions_go_to_the_services_logs(graph: Graph, stack: str) -> None:
+    found = {q.inputs["name"]: q.inputs for q in graph.all("aws:cloudwatch/queryDefinition:QueryDefinition")}
+    assert set(found) == {f"aviary-{stack}/{title}" for title in QUERIES}
+    for query in found.values():
+        assert query["logGroupNames"] == [f"aviary-{stack}-{service}" for service in SERVICES]
+
+
+def test_saved_questions_ask_for_fields_that_the_services_log() -> None:
+    logged = "\n".join(path.read_text("utf-8") for path in (ROOT / "services").glob("*/src/**/*.py"))
+    for field in ("level", "service", "event", "error", "at", "kind", "source", "RowsUpserted", "RowsDeleted"):
+        assert any(field in query for query in QUERIES.values())
+        assert f'"{field}"' in logged or f"{field}=" in logged, field
+    assert '"set_aside"' in logged
