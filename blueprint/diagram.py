@@ -10,7 +10,7 @@ from blueprint.svg import Box, Picture, Point, text_width
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images"
 NAME = "architecture-{}.svg"
 
-NODE = (166.0, 84.0)
+NODE = (172.0, 84.0)
 GAP = 34.0
 MARGIN = 16.0
 VPC_X = 244.0

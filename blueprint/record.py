@@ -104,8 +104,11 @@ def run(
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without what would reach somebody's account or change what Pulumi's SDK does."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PULUMI_", "PINECONE_"))}
+    """This process's, without what would reach somebody's account or change what Pulumi's SDK does. Its providers are many
+    megabytes of source, so what Python compiled is kept even where it is told not to: in a folder of ours."""
+    foreign = ("AWS_", "PULUMI_", "PINECONE_", "PYTHONDONTWRITEBYTECODE")
+    own = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    return own | {"PYTHONPYCACHEPREFIX": str(ROOT / ".local" / "pycache")}
 
 
 def _main() -> int:
