@@ -3,10 +3,13 @@
 Everything comes from environment variables named `AVIARY_…`; secrets are `SecretStr`, so they do not print.
 """
 
+import argparse
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aviary.source import DIMENSION, MODEL
@@ -55,3 +58,40 @@ class IndexSettings(Settings):
     index_host: str = Field(description="http(s)://… of the index's data plane")
     model: str = MODEL
     dimension: int = DIMENSION
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
+
+
+def from_environment(settings: type[SettingsType], program: str, purpose: str) -> SettingsType:
+    """The settings of a service without commands. `--help` lists them; what is wrong is said in one sentence, exit 2."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        description=purpose,
+        epilog="settings, from the environment:\n" + "\n".join(_lines(settings)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args()
+    try:
+        return settings()
+    except ValidationError as error:
+        print(f"{program}: {sentence(error)}; `python -m {program} --help` lists the settings", file=sys.stderr)
+        sys.exit(2)
+
+
+def sentence(error: ValidationError) -> str:
+    """What is wrong with the settings, by the names of their variables and without their values."""
+    return "settings: " + "; ".join(f"{_variable(found['loc'])}: {found['msg']}" for found in error.errors())
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    name = str(location[0]) if location else ""
+    return name if name.isupper() else f"AVIARY_{name.upper()}"
+
+
+def _lines(settings: type[Settings]) -> Iterator[str]:
+    for name, field in settings.model_fields.items():
+        alias = field.validation_alias
+        variable = str(alias.choices[0]) if isinstance(alias, AliasChoices) else _variable((name,))
+        value = "required" if field.is_required() else f"default {field.default!r}"
+        yield f"  {variable:32} {value}" + (f"; {field.description}" if field.description else "")

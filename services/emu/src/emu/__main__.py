@@ -12,6 +12,7 @@ from aviary.embedder import Embedder
 from aviary.health import HealthServer
 from aviary.index import PineconeIndex
 from aviary.logs import configure, log
+from aviary.settings import from_environment
 from emu.queue import SqsQueue
 from emu.settings import EmuSettings
 from emu.worker import Emu
@@ -23,7 +24,7 @@ M_ARENA_MAX = -8  # malloc.h
 def main() -> None:
     """Run until SIGTERM or SIGINT; exit code 0 when drained."""
     use_few_arenas()
-    settings = EmuSettings()  # type: ignore[call-arg]  # the fields come from the environment
+    settings = from_environment(EmuSettings, "emu", "Embeds changes and writes them to Pinecone, until SIGTERM.")
     configure("emu", settings.log_level)
     embedder = Embedder(settings.embed_precision, settings.embed_threads)
     queue = SqsQueue(

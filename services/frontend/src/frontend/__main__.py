@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from aviary.embedder import Embedder
 from aviary.index import PineconeIndex
 from aviary.logs import configure, log
+from aviary.settings import from_environment
 from frontend.app import create_app
 from frontend.services import Parts, Services
 from frontend.settings import FrontendSettings
@@ -47,7 +48,7 @@ class Server(uvicorn.Server):
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; exit code 0 when drained."""
-    settings = FrontendSettings()  # type: ignore[call-arg]  # the fields come from the environment
+    settings = from_environment(FrontendSettings, "frontend", "Serves the search page and the JSON API, until SIGTERM.")
     configure("frontend", settings.log_level)
     # The pool reports every attempt while the database is away; the store says once per request what came of it.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

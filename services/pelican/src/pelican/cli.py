@@ -15,6 +15,7 @@ import pydantic
 from aviary import database, logs
 from aviary.aws import sqs_client
 from aviary.settings import DatabaseSettings
+from aviary.settings import sentence as settings_sentence
 from aviary.source import InvalidSourceError
 from pelican import backfill, tables
 from pelican.migrate import MigrationError, migrate
@@ -68,7 +69,7 @@ def _sentence(error: Exception) -> str:
     sentence = str(error)
     match error:
         case pydantic.ValidationError():
-            sentence = "settings: " + "; ".join(f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors())
+            sentence = settings_sentence(error)
         case psycopg.errors.UndefinedTable():
             sentence = "this database has no schema of ours yet; run `python -m pelican migrate` first"
         case psycopg.errors.InsufficientPrivilege():
@@ -80,11 +81,6 @@ def _sentence(error: Exception) -> str:
         case psycopg.Error():
             sentence = ""
     return sentence
-
-
-def _variable(location: tuple[int | str, ...]) -> str:
-    name = str(location[0]) if location else ""
-    return name if name.isupper() else f"AVIARY_{name.upper()}"
 
 
 def _parser() -> argparse.ArgumentParser:
