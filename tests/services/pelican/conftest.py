@@ -18,6 +18,23 @@ from pelican.sqs import SqsQueue
 from tests.conftest import Queues
 from tests.services.pelican.harness import Consumer, Factory, MemoryQueue, Store, settings_for
 
+EMPTY = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
+TRUNCATE products RESTART IDENTITY;
+TRUNCATE sync.outbox, sync.backfill;
+UPDATE sync.claim SET messages = 0;
+SELECT setval('sync.quiet', 0)"""
+# What is not rows of these tables: relations with their columns, functions, types, triggers and sources.
+SHAPE = """
+SELECT 'c', oid::int, relname::text, relacl::text FROM pg_class WHERE oid >= 16384 AND relkind <> 't'
+UNION ALL SELECT 'a', attnum, attname::text, atttypid::text FROM pg_attribute WHERE attrelid = 'products'::regclass
+UNION ALL SELECT 'p', oid::int, proname::text, md5(prosrc) FROM pg_proc WHERE oid >= 16384
+UNION ALL SELECT 't', oid::int, typname::text, '' FROM pg_type WHERE oid >= 16384 AND typtype <> 'c'
+UNION ALL SELECT 'g', tgrelid::int, tgname::text, tgenabled::text FROM pg_trigger
+UNION ALL SELECT 'n', oid::int, nspname::text, '' FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%'
+UNION ALL SELECT 's', id, name, text_template || revision FROM sync.source
+ORDER BY 1, 2, 3"""
+
 
 @pytest.fixture(scope="session")
 def template(postgres_server: PostgresServer) -> str:
@@ -42,11 +59,50 @@ def copy_of(server: PostgresServer, template: str) -> Iterator[Store]:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+class Stores:
+    """Hands out one database again and again, emptied, until a test has changed more than rows in it: making one takes
+    longer than most tests."""
+
+    def __init__(self, server: PostgresServer, template: str) -> None:
+        self._server = server
+        self._template = template
+        self._made = contextlib.ExitStack()
+        self._store: Store | None = None
+        self._shape: list[object] = []
+
+    def take(self) -> Store:
+        if self._store is None:
+            self._store = self._made.enter_context(copy_of(self._server, self._template))
+            self._shape = self._store.execute(SHAPE)
+        return self._store
+
+    def give_back(self, store: Store) -> None:
+        try:
+            if store.execute(SHAPE) == self._shape:
+                store.execute(EMPTY)
+                return
+        except psycopg.Error:
+            pass  # not even the tables of the question are there any more
+        self.close()
+
+    def close(self) -> None:
+        self._made.close()
+        self._store = None
+
+
+@pytest.fixture(scope="session")
+def stores(postgres_server: PostgresServer, template: str) -> Iterator[Stores]:
+    stores = Stores(postgres_server, template)
+    yield stores
+    stores.close()
+
+
 @pytest.fixture
-def store(postgres_server: PostgresServer, template: str) -> Iterator[Store]:
-    """A database of one test."""
-    with copy_of(postgres_server, template) as store:
-        yield store
+def store(stores: Stores) -> Iterator[Store]:
+    """A database with our schema and an empty, watched products table."""
+    store = stores.take()
+    yield store
+    stores.give_back(store)
 
 
 @pytest.fixture(scope="module")
