@@ -195,4 +195,9 @@ def _rates(estimates: Mapping[str, Estimate]) -> Table:
 def _used(graphs: Mapping[str, Graph]) -> set[str]:
     """Keys of the price list that may carry a note for these stacks."""
     sizes = {str(d.inputs["instanceClass"]) for graph in graphs.values() for d in graph.of("aws:rds:Instance")}
-    return sizes | {"fargate_spot_share", "kms_key_month"}
+    insights = {"insights_metrics_per_service"} if any(_watched(graph) for graph in graphs.values()) else set()
+    return sizes | insights | {"fargate_spot_share", "kms_key_month"}
+
+
+def _watched(graph: Graph) -> bool:
+    return any(setting["value"] == "enabled" for c in graph.of("aws:ecs:Cluster") for setting in c.inputs["settings"])
