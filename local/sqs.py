@@ -44,7 +44,7 @@ QUEUE = "aviary.fifo"
 DEAD_LETTER_QUEUE = "aviary-dlq.fifo"
 TOPIC = "aviary-alerts"
 # Emu sets poison rows aside itself; this is the net under it, for a message that ends the process that reads it.
-MAX_RECEIVES = 5
+MAX_RECEIVES = 10
 VISIBILITY_TIMEOUT_SECONDS = 60
 DEDUPLICATION_MILLISECONDS = DEDUPLICATION_TIME_IN_SECONDS * 1000
 # How long to wait for a sign that an answer was read. A client that reads it closes its connection.

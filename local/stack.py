@@ -33,6 +33,8 @@ NOT_INHERITED = ("AVIARY_", "AWS_", "PINECONE_", "PG", "HTTP_PROXY", "HTTPS_PROX
 MIGRATE_SECONDS = 120
 # Emu hears of SIGTERM between two polls of the queue.
 RECEIVE_WAIT_SECONDS = 1
+# What a killed Emu had in work is handed out again after this long; AWS waits a minute, a person here should not.
+VISIBILITY_SECONDS = 10
 # Stages, in the order of stopping: the last comes first.
 STORES, READERS, WRITERS, FACES = range(4)
 
@@ -95,7 +97,14 @@ class Stack:
         """Every process, slow starters first."""
         return [
             *(
-                self._service(name, "emu", READERS, (), AVIARY_RECEIVE_WAIT_SECONDS=str(RECEIVE_WAIT_SECONDS))
+                self._service(
+                    name,
+                    "emu",
+                    READERS,
+                    (),
+                    AVIARY_RECEIVE_WAIT_SECONDS=str(RECEIVE_WAIT_SECONDS),
+                    AVIARY_VISIBILITY_SECONDS=str(VISIBILITY_SECONDS),
+                )
                 for name in self.emus
             ),
             self._postgres(),
