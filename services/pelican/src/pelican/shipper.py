@@ -21,7 +21,7 @@ from aviary.logs import log
 from aviary.messages import MAX_MESSAGE_BYTES, Batch, Change, DeadLetter, encode
 from aviary.source import render
 from pelican.outbox import BACKFILL, Claim, LostClaimError, PostgresOutbox, Row, Work
-from pelican.packing import Captured, Message, deduplication_id, pack, to_messages
+from pelican.packing import Captured, Message, calls, deduplication_id, pack, to_messages
 from pelican.sqs import ChangeQueue, QueueError
 from pelican.stats import Stats
 from pelican.throttle import Gate
@@ -123,12 +123,17 @@ class Shipper:
         messages = to_messages(packed.batches, group, claim.version)
         if messages:
             self._outbox.fence(claim, len(messages), expires_at_ms)
-            self._queue.send(group, messages)
-            self._gate.sent(len(messages))
-        if self._clock() - claim.at > self._claim_seconds:
-            raise QueueError("the queue took longer than a claim may last")
+            for call in calls(messages):
+                self._check_time(claim)
+                self._queue.send(group, call)
+                self._gate.sent(len(call))
+        self._check_time(claim)
         self._row_bytes[claim.work.source_id] = packed.size / len(claim.rows) + 1
         self._count(shipped, len(messages), len(packed.too_big))
+
+    def _check_time(self, claim: Claim) -> None:
+        if self._clock() - claim.at > self._claim_seconds:
+            raise QueueError("the queue took longer than a claim may last")
 
     def _void_earlier(self, claim: Claim, template: Batch, now_ms: int) -> None:
         earlier = claim.earlier
