@@ -2,14 +2,16 @@
 
 import logging
 import threading
+from typing import Any
 
 import pytest
 
 from pelican.backoff import Backoff, Dependency
 from pelican.outbox import BACKFILL, LIVE
+from pelican.service import Pelican
 from pelican.throttle import Gate
 from pelican.worker import Bell
-from tests.services.pelican.harness import MemoryQueue
+from tests.services.pelican.harness import MemoryQueue, Store, settings_for, wait_until
 
 
 class Clock:
@@ -117,3 +119,27 @@ def test_a_ring_wakes_every_waiting_worker() -> None:
     for thread in threads:
         thread.join(10)
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_metrics_tell_what_was_sent_and_what_waits(
+    store: Store, memory: MemoryQueue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("pelican.house.METRICS_SECONDS", 0.0)
+    monkeypatch.setattr("pelican.house.LOOK_SECONDS", 0.0)
+    store.add_products(30)
+    pelican = Pelican(settings_for(store, poll_seconds=0.05), memory)
+    thread = threading.Thread(target=pelican.run)
+    thread.start()
+    wait_until(lambda: sum(fields["RowsSent"] for fields in told(caplog)) == 30, "all rows told of")
+    pelican.stop.set()
+    thread.join(20)
+    assert sum(fields["MessagesSent"] for fields in told(caplog)) == len(memory.sent)
+    last = told(caplog)[-1]
+    assert (last["OutboxRows"], last["OutboxKeys"], last["OutboxOldestSeconds"]) == (0, 0, 0)
+    names = [metric["Name"] for metric in last["_aws"]["CloudWatchMetrics"][0]["Metrics"]]
+    assert names == ["RowsSent", "MessagesSent", "OutboxRows", "OutboxKeys", "OutboxOldestSeconds"]
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [vars(record)["fields"] for record in list(caplog.records) if record.getMessage() == "metrics"]

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from aviary.source import InvalidSourceError
+from pelican.cli import main
 from pelican.service import Pelican
 from pelican.watch import source_named, unwatch, watch
 from tests.services.pelican.harness import MemoryQueue, Store, command, settings_for
@@ -221,3 +222,14 @@ def test_every_command_explains_itself_with_an_example(store: Store, name: str) 
 def test_missing_settings_are_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AVIARY_QUEUE_URL", raising=False)
     assert refusal(store) == "pelican: settings: AVIARY_QUEUE_URL: Field required\n"
+
+
+def test_a_database_that_is_not_there_is_told_in_one_sentence(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AVIARY_POSTGRES_DSN", "postgresql://me:SECRET@/nowhere?host=/nonexistent")
+    assert main(["sources"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("pelican: the database does not answer: ")
+    assert captured.err.count("\n") == 1
+    assert "SECRET" not in captured.err
