@@ -151,6 +151,7 @@ def test_the_pinecone_key_is_in_two_secret_places_and_nowhere_else(graph: Graph)
     assert {kind for kind, _ in holders} == {"SecretVersion", "VectorIndex"}
     (version,) = graph.all("aws:secretsmanager/secretVersion:SecretVersion")
     assert version.secrets == {"secretString"}
+    assert version.inputs["secretString"] == API_KEY
     (index,) = graph.all("pulumi-python:dynamic/pinecone:VectorIndex")
     assert "api_key" in index.secrets
     assert "api_key" in index.additional_secret_outputs
