@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -241,17 +242,16 @@ def test_lost_connections_are_made_again(store: Store, process: Factory, consume
 
 
 @pytest.fixture
-def own_server(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[Store]:
+def own_server() -> Iterator[Store]:
     """A store on a server of its own, which a test may restart."""
-    folder = Path(postgres_server.data_dir).parent / "own"
-    folder.mkdir()
-    server = PostgresServer(folder / "data", folder / "postgres.log")
-    server.start()
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        migrate(connection)
-        connection.execute("ALTER SYSTEM SET max_prepared_transactions = 2")
-    yield Store(server, "postgres")
-    server.stop(signal.SIGQUIT)
+    with tempfile.TemporaryDirectory(prefix="aviary-postgres-") as folder:
+        server = PostgresServer(Path(folder) / "data", Path(folder) / "postgres.log")
+        server.start()
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            migrate(connection)
+            connection.execute("ALTER SYSTEM SET max_prepared_transactions = 2")
+        yield Store(server, "postgres")
+        server.stop(signal.SIGQUIT)
 
 
 def test_a_restart_of_postgres_delays_changes_and_loses_none(
