@@ -18,9 +18,11 @@ from local.catalogue.material import CategoryFile, Concept, load
 DEFAULT_ROWS = 5000
 DEFAULT_SEED = 1887
 
-# A description of fewer words than this always gets a closing detail; of more than the second, at first none.
+# A description of fewer words than this always gets a closing detail; of more than the second, at first none; of
+# more than the third, it says less.
 SHORT_DESCRIPTION_WORDS = 22
 AMPLE_DESCRIPTION_WORDS = 34
+LONG_DESCRIPTION_WORDS = 50
 # How far a single price or weight strays from what its kind and size suggest, each way.
 SPREAD = 0.04
 # Where looks run from small to large, weight follows the look, and price the look this much, the kind for the rest.
@@ -152,13 +154,17 @@ class _Shelf:
 
 
 def _stories(concept: Concept, details: tuple[str, ...], looks: int, brands: int, draw: _Draw) -> list[_Story]:
-    """Every kind with every pitch, neighbours differing in both. A pitch says plainly what it is or when to buy it."""
+    """Every kind with every pitch, neighbours differing in both.
+
+    A pitch says in plain words what the thing is, who wants it or what it does, and tells one of the texts, without
+    which it stays where it would be long.
+    """
     one, other = concept.text
     pitches = (
-        f"{one} {concept.use}",
-        f"{concept.need} {other}",
-        f"{concept.use} {concept.need}",
-        f"{concept.use} {other}",
+        (one, concept.use, concept.also),
+        (other, concept.need, concept.also),
+        (concept.use, concept.need, concept.also),
+        (other, concept.use, concept.also),
     )
     kinds = len(concept.kinds)
     first_kind, first_pitch = draw.below(kinds), draw.below(PITCHES)
@@ -168,7 +174,10 @@ def _stories(concept: Concept, details: tuple[str, ...], looks: int, brands: int
         for step in range(kinds):
             kind = (first_kind + step) % kinds
             pitch = (first_pitch + step + shift) % PITCHES
-            text = f"{pitches[pitch]} {concept.kinds[kind][1]}"
+            told = (*pitches[pitch], concept.kinds[kind][1])
+            if sum(len(sentence.split()) for sentence in told) > LONG_DESCRIPTION_WORDS:
+                told = told[1:]
+            text = " ".join(told)
             words = len(text.split())
             # Of those in between, half begin without an ending.
             endings = ("", *details) if words >= SHORT_DESCRIPTION_WORDS else details

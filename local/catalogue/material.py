@@ -48,6 +48,7 @@ class Concept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     grams: tuple[float, ...]
     use: str
     need: str
+    also: str
     text: tuple[str, str]
     kinds: tuple[tuple[str, str], ...]
     more: tuple[str, ...] = ()
