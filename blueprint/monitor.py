@@ -35,6 +35,9 @@ async def begin(
     """Run `program` in a new stack; done when all registrations and outputs are."""
     mocks.set_mocks(monitor.mocks, project, stack, monitor.preview, monitor=monitor, organization="organization")
     settings.SETTINGS.engine = _Engine(monitor)
+    # What a run that failed left behind belongs to its own loop, which is closed.
+    settings.SETTINGS.outputs.clear()
+    settings.SETTINGS.rpc_manager.clear()
     # run_in_stack makes the root, and takes none that is there; that of set_mocks has closed its exports.
     settings.set_root_resource(None)  # type: ignore[arg-type] # the SDK's way to begin anew; its type forgets None
     pulumi.runtime.set_all_config(dict(config), secrets)
