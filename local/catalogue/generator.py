@@ -156,8 +156,8 @@ class _Shelf:
 def _stories(concept: Concept, details: tuple[str, ...], looks: int, brands: int, draw: _Draw) -> list[_Story]:
     """Every kind with every pitch, neighbours differing in both.
 
-    A pitch says in plain words what the thing is, who wants it or what it does, and tells one of the texts, without
-    which it stays where it would be long.
+    A pitch says in plain words what the thing is, who wants it or what it does, and tells one of the texts or
+    another plain sentence. Its last sentence stays out where it would be long.
     """
     one, other = concept.text
     pitches = (
@@ -174,9 +174,9 @@ def _stories(concept: Concept, details: tuple[str, ...], looks: int, brands: int
         for step in range(kinds):
             kind = (first_kind + step) % kinds
             pitch = (first_pitch + step + shift) % PITCHES
-            told = (*pitches[pitch], concept.kinds[kind][1])
-            if sum(len(sentence.split()) for sentence in told) > LONG_DESCRIPTION_WORDS:
-                told = told[1:]
+            told = [*pitches[pitch], concept.kinds[kind][1]]
+            if len(" ".join(told).split()) > LONG_DESCRIPTION_WORDS:
+                del told[-2]
             text = " ".join(told)
             words = len(text.split())
             # Of those in between, half begin without an ending.
