@@ -41,7 +41,7 @@ SOURCE = Source(
 # `python -m emu` without the second that loading OpenVINO and the model takes.
 WITH_TEST_EMBEDDER = """
 import sys, tests.services.emu.embedders as embedders
-embedders.Embedder = getattr(embedders, sys.argv[1])
+embedders.Embedder = getattr(embedders, sys.argv.pop())
 sys.modules["aviary.embedder"] = embedders
 import emu.__main__
 emu.__main__.main()
