@@ -17,8 +17,9 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _QueryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    queries: list[Query]
-    late_queries: list[Query]
+    first_queries: list[Query]
+    second_queries: list[Query]
+    third_queries: list[Query]
     blind_queries: list[Query]
 
 
@@ -30,7 +31,7 @@ def queries() -> tuple[Query, ...]:
         file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _QueryFile)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise CatalogueDataError(f"{path.name}: {error}") from error
-    found = (*file.queries, *file.late_queries, *file.blind_queries)
+    found = (*file.first_queries, *file.second_queries, *file.third_queries, *file.blind_queries)
     known = set(_concepts().values())
     for query in found:
         if not query.answers or query.answers - known:
