@@ -4,10 +4,10 @@
     .venv/bin/python -m benchmarks.search_quality --misses 20
 
 A query counts as answered when one of its right answers is among the first five products, ranked by cosine over the
-text that is indexed (name and description). The queries were written before they were tried; they come in three sets,
-and the sets are reported apart: `queries` were written beside the products and made to share hardly a word with them,
-`late_queries` after, and `blind_queries` without looking at any text. `kinds` counts each kind of product once,
-because the variants of one kind stand close together and can fill the first five places alone.
+text that is indexed (name and description). The queries were written before they were tried, in several sets, one after
+another while the catalogue's texts were being written; data/queries.toml says how each came about, and each is reported
+apart. `kinds` counts each kind of product once, because the variants of one kind stand close together and can fill the
+first five places alone.
 """
 
 import argparse
