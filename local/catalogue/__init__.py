@@ -2,7 +2,7 @@
 
 from local.catalogue.generator import DEFAULT_ROWS, DEFAULT_SEED, Product, products
 from local.catalogue.material import CatalogueDataError
-from local.catalogue.queries import Query, concept_of, is_right, queries
+from local.catalogue.queries import Query, concept_of, is_right, queries, query_sets
 
 __all__ = [
     "DEFAULT_ROWS",
@@ -14,4 +14,5 @@ __all__ = [
     "is_right",
     "products",
     "queries",
+    "query_sets",
 ]

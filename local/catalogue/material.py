@@ -15,6 +15,10 @@ import msgspec
 DATA = Path(__file__).parent / "data"
 QUERIES_FILE = "queries.toml"
 
+# So many that the first few variants of a concept differ in kind and in brand.
+MIN_KINDS = 3
+MIN_BRANDS = 4
+
 
 class CatalogueDataError(ValueError):
     """A data file breaks a rule; the message names the file, the value and the rule."""
@@ -92,6 +96,8 @@ def _read(path: Path) -> CategoryFile:
         raise CatalogueDataError(f"{path.name}: {error}") from error
     if unknown := set(file.category.graded) - file.looks.keys():
         raise CatalogueDataError(f"{path.name}: graded names {sorted(unknown)}; [looks] must define each")
+    if len(file.category.brands) < MIN_BRANDS:
+        raise CatalogueDataError(f"{path.name}: {len(file.category.brands)} brands; name {MIN_BRANDS} or more")
     for concept_id, concept in file.concepts.items():
         if concept.look is not None and concept.look not in file.looks:
             raise CatalogueDataError(f"{path.name}: {concept_id} has look {concept.look!r}; [looks] must define it")
@@ -105,6 +111,8 @@ def _read(path: Path) -> CategoryFile:
                     f"{path.name}: {concept_id} has {field} {list(values)}; give lowest and highest, or one value above 0"
                     f" for each of its {len(concept.kinds)} kinds"
                 )
-        if len(concept.kinds) < 3:
-            raise CatalogueDataError(f"{path.name}: {concept_id} has {len(concept.kinds)} kinds; write 3 or more")
+        if len(concept.kinds) < MIN_KINDS:
+            raise CatalogueDataError(
+                f"{path.name}: {concept_id} has {len(concept.kinds)} kinds; write {MIN_KINDS} or more"
+            )
     return file

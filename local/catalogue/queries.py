@@ -1,7 +1,9 @@
 """The test queries of data/queries.toml and whether a product answers one."""
 
 import functools
+import itertools
 import tomllib
+from collections.abc import Mapping
 
 import msgspec
 
@@ -17,28 +19,41 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _QueryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    first_queries: list[Query]
-    second_queries: list[Query]
-    third_queries: list[Query]
-    blind_queries: list[Query]
+    first_queries: tuple[Query, ...]
+    second_queries: tuple[Query, ...]
+    third_queries: tuple[Query, ...]
+    blind_queries: tuple[Query, ...]
 
 
 @functools.cache
-def queries() -> tuple[Query, ...]:
-    """All test queries, in the order of the file. Raises CatalogueDataError when one names an unknown concept."""
+def query_sets() -> Mapping[str, tuple[Query, ...]]:
+    """The test queries by set ("first", "second", "third", "blind"), in the order they were written.
+
+    Raises CatalogueDataError when a query names no concept or an unknown one.
+    """
     path = DATA / QUERIES_FILE
     try:
         file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _QueryFile)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise CatalogueDataError(f"{path.name}: {error}") from error
-    found = (*file.first_queries, *file.second_queries, *file.third_queries, *file.blind_queries)
+    sets = {
+        "first": file.first_queries,
+        "second": file.second_queries,
+        "third": file.third_queries,
+        "blind": file.blind_queries,
+    }
     known = set(_concepts().values())
-    for query in found:
+    for query in itertools.chain.from_iterable(sets.values()):
         if not query.answers or query.answers - known:
             raise CatalogueDataError(
                 f"{path.name}: {query.text!r} has answers {sorted(query.answers)}; name at least one concept, all existing"
             )
-    return found
+    return sets
+
+
+def queries() -> tuple[Query, ...]:
+    """All test queries, in the order of the file. Raises CatalogueDataError as `query_sets` does."""
+    return tuple(itertools.chain.from_iterable(query_sets().values()))
 
 
 def concept_of(product_or_sku: Product | str) -> str:
