@@ -15,6 +15,7 @@ from components.config import ServiceSize
 from components.database import Database, DatabaseArgs
 from components.encryption import Encryption, EncryptionArgs
 from components.firewall import Firewall, FirewallArgs
+from components.graphs import Watched
 from components.images import Images, ImagesArgs
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.messaging import Messaging, MessagingArgs
@@ -254,12 +255,14 @@ observability = Observability(
     name,
     ObservabilityArgs(
         region=account.region,
-        queue_name=messaging.queue.name,
-        dlq_name=messaging.dlq.name,
-        database_identifier=database.identifier,
-        load_balancer=load_balancer.dimensions,
-        services=watched,
-        log_groups={service: one.task.log_group_name for service, one in running.items()},
+        watched=Watched(
+            queue_name=messaging.queue.name,
+            dlq_name=messaging.dlq.name,
+            database_identifier=database.identifier,
+            load_balancer=load_balancer.dimensions,
+            services=watched,
+            log_groups={service: one.task.log_group_name for service, one in running.items()},
+        ),
     ),
 )
 if config.alarms:
@@ -286,6 +289,7 @@ pulumi.export("index_name", index.index_name)
 pulumi.export("index_host", index.host)
 pulumi.export("repository_urls", {s: r.repository_url for s, r in registry.repositories.items()})
 pulumi.export("dashboard_url", observability.dashboard_url)
+pulumi.export("logs_dashboard_url", observability.logs_dashboard_url)
 pulumi.export("clusters", {service: one.cluster_name for service, one in running.items()})
 pulumi.export("services", {service: one.service_name for service, one in running.items()})
 if certificate:

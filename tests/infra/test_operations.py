@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from components import metrics
-from components.observability import COLUMNS, QUERIES
+from components.observability import COLUMNS, QUESTIONS
 from tests.infra.engine import ROOT, Graph, Recorded, changed, whole
 
 SERVICES = ("pelican", "emu", "frontend")
@@ -169,9 +169,11 @@ def test_every_metric_of_our_own_is_one_that_its_service_writes() -> None:
         assert f'"{name}"' in text or f'"{re.sub("[0-9]+$", "", name)}{{' in text, f"{service} does not write {name}"
 
 
-def widgets(graph: Graph) -> list[dict[str, Any]]:
-    (dashboard,) = graph.all("aws:cloudwatch/dashboard:Dashboard")
-    body = dashboard.json("dashboardBody")
+def widgets(graph: Graph, type: str = "metric") -> list[dict[str, Any]]:
+    """Those of the dashboard of metrics, or of the one of logs."""
+    dashboards = graph.all("aws:cloudwatch/dashboard:Dashboard")
+    body = dashboards[["metric", "log"].index(type)].json("dashboardBody")
+    assert {widget["type"] for widget in body["widgets"]} == {type}
     assert isinstance(body["widgets"], list)
     return list(body["widgets"])
 
@@ -206,15 +208,14 @@ def test_the_dashboards_graphs_do_not_overlap_and_name_real_lines(graph: Graph) 
 
 
 def test_saved_questions_go_to_the_services_logs(graph: Graph, stack: str) -> None:
-    found = {q.inputs["name"]: q.inputs for q in graph.all("aws:cloudwatch/queryDefinition:QueryDefinition")}
-    assert set(found) == {f"aviary-{stack}/{title}" for title in QUERIES}
-    for query in found.values():
-        assert query["logGroupNames"] == [f"aviary-{stack}-{service}" for service in SERVICES]
+    sources = " | ".join(f"SOURCE 'aviary-{stack}-{service}'" for service in SERVICES)
+    found = {widget["properties"]["title"]: widget["properties"]["query"] for widget in widgets(graph, "log")}
+    assert found == {title: f"{sources} | {question}" for title, question in QUESTIONS.items()}
 
 
 def test_saved_questions_ask_for_fields_that_the_services_log() -> None:
     logged = "\n".join(path.read_text("utf-8") for path in (ROOT / "services").glob("*/src/**/*.py"))
     for field in ("level", "service", "event", "error", "at", "kind", "source", "RowsUpserted", "RowsDeleted"):
-        assert any(field in query for query in QUERIES.values())
+        assert any(field in question for question in QUESTIONS.values())
         assert f'"{field}"' in logged or f"{field}=" in logged, field
     assert '"set_aside"' in logged

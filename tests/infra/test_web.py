@@ -133,6 +133,7 @@ def test_what_a_user_needs_to_know_is_exported(graph: Graph, stack: str) -> None
         "index_host",
         "repository_urls",
         "dashboard_url",
+        "logs_dashboard_url",
         "clusters",
         "services",
     }
