@@ -38,7 +38,7 @@ def status(server: Server, **wanted: int) -> dict[str, Any]:
 
     def has_it_all() -> bool:
         found.update(server.client.get("/api/status").json())
-        return wanted.items() <= found["totals"].items()
+        return all(found["totals"][name] == value for name, value in wanted.items())
 
     until(has_it_all)
     return found
