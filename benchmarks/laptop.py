@@ -56,7 +56,7 @@ def commit_to_searchable(dsn: str, index: PineconeIndex, updates: int) -> list[f
         ids = [row[0] for row in connection.execute("SELECT id FROM products ORDER BY id LIMIT %s", (updates,))]
         for number, key in enumerate(ids):
             name, description = f"Measured kettle {number}", f"Boils {number} litres of water for the benchmark"
-            expected = text_hash(f"{name}. {description}")
+            expected = text_hash(f"{description} {name}")
             connection.execute(
                 "UPDATE products SET name = %s, description = %s WHERE id = %s", (name, description, key)
             )

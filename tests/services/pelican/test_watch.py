@@ -176,7 +176,7 @@ def test_a_new_mapping_takes_effect_at_once_and_sends_everything_again(
             connection,
             table="products",
             key=["id"],
-            text="{name}. {description}",
+            text="{description} {name}",
             metadata=["price", "category", "name", "sku"],
         )
         assert not unchanged.changed

@@ -60,6 +60,7 @@ class SearchParameters(models.SearchFields):
             source=self.source,
             filters=Filters(self.category, self.min_price, self.max_price),
             mode=self.mode,
+            similar=self.similar,
             wait_for=self.wait_for,
             wait_ms=self.wait_ms,
         )
@@ -69,7 +70,10 @@ class SearchParameters(models.SearchFields):
 async def get_search(
     parameters: Annotated[SearchParameters, Query()], services: Using, response: Response
 ) -> models.SearchAnswer:
-    """Rows in rank order, each page continuing the one before. An empty query finds nothing."""
+    """Rows in rank order, each page continuing the one before. An empty query finds nothing.
+
+    Rows that say nearly the same (variants of one product) count as one result, the best of them; `similar=each` lists
+    every row for itself."""
     query = parameters.query()
     found = await services.searcher.search(query)
     response.headers["Server-Timing"] = server_timing(found.timing)
@@ -87,6 +91,7 @@ async def get_search(
                 key=hit.row.key,
                 row={column: models.plain(value) for column, value in hit.row.values.items()},
                 cut=list(hit.row.cut),
+                similar=[models.SimilarRow(key=row.key, score=round(score, 6)) for score, row in hit.similar],
             )
             for hit in found.hits
         ],

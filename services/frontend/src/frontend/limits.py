@@ -10,6 +10,7 @@ MAX_LIMIT = 100
 MAX_DEPTH = 1_000
 
 Mode = Literal["semantic", "hybrid"]
+Similar = Literal["group", "each"]
 
 
 class Filters(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
-from frontend.limits import MAX_DEPTH, MAX_QUERY_CHARS, PRODUCTS, Mode
+from frontend.limits import MAX_DEPTH, MAX_QUERY_CHARS, PRODUCTS, Mode, Similar
 
 MAX_SKU_CHARS = 100
 MAX_NAME_CHARS = 500
@@ -162,6 +162,9 @@ class SearchFields(BaseModel):
     mode: Annotated[Mode, Field(description="rank by meaning, or by meaning and words (reciprocal rank fusion)")] = (
         "semantic"
     )
+    similar: Annotated[
+        Similar, Field(description="rows that say nearly the same stand under the best of them, or each for itself")
+    ] = "group"
 
 
 def plain(value: object) -> Any:
@@ -186,10 +189,18 @@ def to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+class SimilarRow(BaseModel):
+    """A row that says nearly the same as the result it stands under, and ranks lower."""
+
+    key: str
+    score: float
+
+
 class SearchResult(BaseModel):
     """One row. `score` falls with the rank: cosine similarity (-1 to 1) in semantic mode, fused score (0 to 1) in
     hybrid mode; `similarity` is the cosine where the vector was among the candidates. `cut` names the columns of
-    `row` whose texts are shortened here."""
+    `row` whose texts are shortened here. `similar`: rows that say nearly the same, in rank order, as far as the
+    search had to look; empty with `similar=each`."""
 
     rank: int
     score: float
@@ -197,6 +208,7 @@ class SearchResult(BaseModel):
     key: str
     row: dict[str, Any]
     cut: list[str]
+    similar: list[SimilarRow]
 
 
 class SearchTiming(BaseModel):

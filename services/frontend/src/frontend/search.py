@@ -1,13 +1,14 @@
 """Search: a query's words to rows of a table, in rank order."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from aviary.source import Source, as_metadata
+from aviary.source import Source, as_metadata, as_text
+from frontend.alike import group
 from frontend.arrival import Watcher
 from frontend.embedding import QueryEmbedder
-from frontend.limits import MAX_DEPTH, PRODUCTS, Filters, Mode
+from frontend.limits import MAX_DEPTH, PRODUCTS, Filters, Mode, Similar
 from frontend.problems import invalid
 from frontend.ranking import rrf
 from frontend.store import Database, FoundRow, Watched
@@ -20,7 +21,8 @@ HYBRID_DEPTH = 200
 
 
 class Query(NamedTuple):
-    """One search. `wait_for` is a key whose present state the index should hold first, for at most `wait_ms`."""
+    """One search. `similar`: rows that say nearly the same stand under the best of them, or each for itself.
+    `wait_for` is a key whose present state the index should hold first, for at most `wait_ms`."""
 
     text: str
     limit: int = 20
@@ -28,17 +30,27 @@ class Query(NamedTuple):
     source: str = PRODUCTS
     filters: Filters = Filters()
     mode: Mode = "semantic"
+    similar: Similar = "group"
     wait_for: str | None = None
     wait_ms: int = 2_000
 
 
 class Hit(NamedTuple):
     """One result. `rank` counts from 1 over all pages. `score` falls with the rank: the cosine similarity in a semantic search,
-    the fused score (1.0 is first by meaning and by words) in a hybrid one. `similarity` is the cosine where known."""
+    the fused score (1.0 is first by meaning and by words) in a hybrid one. `similarity` is the cosine where known.
+    `similar`: rows that say nearly the same and rank lower, as far as the search had to look, in rank order."""
 
     rank: int
     score: float
     similarity: float | None
+    row: FoundRow
+    similar: tuple["SimilarRow", ...] = ()
+
+
+class SimilarRow(NamedTuple):
+    """A row under a result that says nearly the same."""
+
+    score: float
     row: FoundRow
 
 
@@ -94,20 +106,21 @@ class Searcher:
 
     async def _semantic(self, query: Query, watched: Watched, vector: Any, clock: "_Clock") -> tuple[list[Hit], bool]:
         need = query.offset + query.limit + 1
-        depth = min(need + SPARE, MAX_DEPTH + SPARE)
+        # Where rows are put together, about two of them make a result; looking once costs less than looking twice.
+        depth = min((2 if query.similar == "group" else 1) * need + SPARE, MAX_DEPTH + SPARE)
         while True:
             found = await self._index.query(watched.source.namespace, vector, depth, conditions(query.filters))
             clock.index += clock.lap()
             scores = {str(match.metadata["_key"]): match.score for match in found if "_key" in match.metadata}
             rows = await self._rows(query, watched, list(scores), clock)
-            live = [key for key in scores if key in rows]
-            if len(live) >= need or len(found) < depth or depth >= MAX_DEPTH:
+            groups = _groups(query, watched.source, [key for key in scores if key in rows], rows)
+            if len(groups) >= need or len(found) < depth or depth >= MAX_DEPTH:
                 break
-            # Many rows have gone since they were indexed: look deeper for as many as the page needs.
+            # Many rows have gone since they were indexed, or are alike: look deeper for as many as the page needs.
             depth = min(2 * depth, MAX_DEPTH)
-        page = live[query.offset : query.offset + query.limit]
-        hits = [Hit(rank, scores[key], scores[key], rows[key]) for rank, key in enumerate(page, start=query.offset + 1)]
-        return hits, len(live) > query.offset + query.limit
+        hits, more = _page(query, groups, rows, scores, scores)
+        clock.rows += clock.lap()
+        return hits, more
 
     async def _hybrid(self, query: Query, watched: Watched, vector: Any, clock: "_Clock") -> tuple[list[Hit], bool]:
         found = await self._index.query(watched.source.namespace, vector, HYBRID_DEPTH, conditions(query.filters))
@@ -117,13 +130,10 @@ class Searcher:
         clock.rows += clock.lap()
         fused = dict(rrf([list(similarity), by_words]))
         rows = await self._rows(query, watched, list(fused), clock)
-        live = [key for key in fused if key in rows]
-        page = live[query.offset : query.offset + query.limit]
-        hits = [
-            Hit(rank, fused[key], similarity.get(key), rows[key])
-            for rank, key in enumerate(page, start=query.offset + 1)
-        ]
-        return hits, len(live) > query.offset + query.limit
+        groups = _groups(query, watched.source, [key for key in fused if key in rows], rows)
+        hits, more = _page(query, groups, rows, fused, similarity)
+        clock.rows += clock.lap()
+        return hits, more
 
     async def _rows(self, query: Query, watched: Watched, keys: list[str], clock: "_Clock") -> dict[str, FoundRow]:
         """Rows that exist and still pass the filters: the index may be a moment behind the table."""
@@ -132,6 +142,36 @@ class Searcher:
         if not query.filters:
             return rows
         return {key: row for key, row in rows.items() if passes(row.values, query.filters)}
+
+
+def _groups(query: Query, source: Source, keys: list[str], rows: Mapping[str, FoundRow]) -> Mapping[str, Sequence[str]]:
+    """The keys that are results, in rank order, each with those that stand under it."""
+    if query.similar == "each":
+        return dict.fromkeys(keys, ())
+    columns = source.text_columns
+    return group(keys, {key: " ".join(as_text(rows[key].values[column]) for column in columns) for key in keys})
+
+
+def _page(
+    query: Query,
+    groups: Mapping[str, Sequence[str]],
+    rows: Mapping[str, FoundRow],
+    scores: Mapping[str, float],
+    similarity: Mapping[str, float],
+) -> tuple[list[Hit], bool]:
+    """The page's hits, and whether another page follows."""
+    end = query.offset + query.limit
+    hits = [
+        Hit(
+            rank,
+            scores[key],
+            similarity.get(key),
+            rows[key],
+            tuple(SimilarRow(scores[other], rows[other]) for other in groups[key]),
+        )
+        for rank, key in enumerate(list(groups)[query.offset : end], start=query.offset + 1)
+    ]
+    return hits, len(groups) > end
 
 
 def check(query: Query, source: Source) -> None:

@@ -15,7 +15,7 @@ from frontend.problems import explain
 from frontend.products import Written
 from frontend.search import Found, Hit, Query
 from frontend.status import Status
-from frontend.store import Row, Watched
+from frontend.store import FoundRow, Row, Watched
 
 PAGE = 20
 BODY_SHOWN_CHARS = 400
@@ -31,6 +31,14 @@ class Chip(NamedTuple):
     value: str
 
 
+class Similar(NamedTuple):
+    """A row under a result that says nearly the same; `address` is empty where it has no page."""
+
+    title: str
+    price: str
+    address: str
+
+
 class Card(NamedTuple):
     """One row. `place` carries rank and score through opening and closing it, as a query string."""
 
@@ -44,6 +52,7 @@ class Card(NamedTuple):
     score: float | None = None
     hint: str = ""
     place: str = ""
+    similar: tuple[Similar, ...] = ()
 
 
 class Line(NamedTuple):
@@ -60,7 +69,7 @@ class SearchForm(models.SearchFields):
     def query(self) -> Query:
         filters = Filters(self.category, self.min_price, self.max_price)
         limit = max(1, min(PAGE, MAX_DEPTH - self.offset))
-        return Query(self.q, limit, self.offset, self.source, filters, self.mode)
+        return Query(self.q, limit, self.offset, self.source, filters, self.mode, self.similar)
 
     def address(self, offset: int = 0) -> str:
         """The query string that leads here, with only what is not the default."""
@@ -113,10 +122,19 @@ def card(hit: Hit, watched: Watched, mode: Mode, currency: str) -> Card:
             rank=hit.rank,
             score=score,
         )
+    made = made._replace(similar=tuple(_similar(other.row, watched, currency) for other in hit.similar))
     if mode == "semantic":
         return made._replace(hint=f"cosine similarity {hit.score:.3f}: how close the meaning is, 1 is the same")
     meaning = "not near by meaning" if hit.similarity is None else f"cosine similarity {hit.similarity:.3f}"
     return made._replace(hint=f"ranks by meaning and by words taken together, 1 is first in both; {meaning}")
+
+
+def _similar(row: FoundRow, watched: Watched, currency: str) -> Similar:
+    if watched.source.name == PRODUCTS and "sku" in row.values:
+        made = product_card(row.values, currency)
+        return Similar(made.title, made.price, f"/products/{made.key}")
+    title = str(row.values[watched.source.text_columns[0]] or "").strip()
+    return Similar(title[:200] or "(no title)", "", "")
 
 
 def weak(found: Found) -> bool:

@@ -40,7 +40,7 @@ examples:
   python -m pelican"""
 _WATCH_EXAMPLES = """\
 examples:
-  python -m pelican watch --table products --key id --text "{name}. {description}" --metadata sku,name,category,price
+  python -m pelican watch --table products --key id --text "{description} {name}" --metadata sku,name,category,price
   python -m pelican watch --table shop.stock --key warehouse,sku --text "{label}" --name stock
   python -m pelican watch --table '"Weird Schema"."Odd.Table"' --key '"a,b"' --text "{title}\\n\\n{body}"
 

@@ -12,5 +12,6 @@ CREATE TABLE public.products (
 );
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.products TO aviary_frontend;
 
-SELECT sync.watch('public.products', 'products', ARRAY['id'], ARRAY['name', 'description'],
-                  '{name}. {description}', ARRAY['sku', 'name', 'category', 'price']);
+-- The description first: what stands first weighs most in the vector, and a product's name is mostly its maker's.
+SELECT sync.watch('public.products', 'products', ARRAY['id'], ARRAY['description', 'name'],
+                  '{description} {name}', ARRAY['sku', 'name', 'category', 'price']);
