@@ -18,6 +18,8 @@ RIGHTS = """
 aviary_frontend | database | this | CONNECT, TEMPORARY
 aviary_frontend | function | sync.depth(smallint,smallint) | EXECUTE
 aviary_frontend | relation | public.products | DELETE, INSERT, SELECT, UPDATE
+aviary_frontend | relation | sync.reindex | SELECT
+aviary_frontend | relation | sync.reindex_status | SELECT
 aviary_frontend | relation | sync.source | SELECT
 aviary_frontend | relation | sync.status | SELECT
 aviary_frontend | schema | public | USAGE
@@ -31,6 +33,8 @@ aviary_pelican | relation | public.products | SELECT
 aviary_pelican | relation | sync.backfill | INSERT, SELECT, UPDATE
 aviary_pelican | relation | sync.claim | SELECT, UPDATE
 aviary_pelican | relation | sync.outbox | DELETE, INSERT, SELECT
+aviary_pelican | relation | sync.reindex | SELECT, UPDATE
+aviary_pelican | relation | sync.reindex_status | SELECT
 aviary_pelican | relation | sync.source | SELECT
 aviary_pelican | relation | sync.status | SELECT
 aviary_pelican | schema | public | USAGE

@@ -57,6 +57,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One message. Times are Unix milliseconds.
 
+    Its place is `namespace` in the index at `index_host` ("" for the configured one); `model` makes its vectors.
     `lane` is `live` or `backfill`. `captured_at_ms`: when the oldest change in it was captured, for freshness.
     `expires_at_ms`: the claim behind this batch was given up if SQS took the message later than this (its
     SentTimestamp), and the same keys have been or will be sent again; such a message is void.
@@ -65,6 +66,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     format: int = FORMAT
     source: str
     namespace: str
+    index_host: str = ""
     model: str
     shard: int
     lane: Literal["live", "backfill"] = "live"
@@ -83,6 +85,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reason: str
     source: str = ""
     namespace: str = ""
+    index_host: str = ""
     model: str = ""
     failed_at_ms: int
     change: Change | None = None

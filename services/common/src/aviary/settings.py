@@ -7,10 +7,10 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from aviary.source import DIMENSION, MODEL
 
@@ -56,8 +56,22 @@ class IndexSettings(Settings):
 
     pinecone_api_key: SecretStr = Field(validation_alias=AliasChoices("PINECONE_API_KEY", "AVIARY_PINECONE_API_KEY"))
     index_host: str = Field(description="http(s)://… of the index's data plane")
-    model: str = MODEL
+    model: str = Field(default=MODEL, description="loaded at the start")
     dimension: int = DIMENSION
+    models: Annotated[dict[str, Path], NoDecode] = Field(
+        default={},
+        description="more models that a source may have: NAME=FOLDER, with commas between (see aviary.models)",
+    )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _named_folders(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        pairs = [part.partition("=") for part in given.split(",") if part.strip()]
+        if not all(name.strip() and folder.strip() for name, _, folder in pairs):
+            raise ValueError("must be NAME=FOLDER, with commas between, such as small=/models/small")
+        return {name.strip(): folder.strip() for name, _, folder in pairs}
 
 
 SettingsType = TypeVar("SettingsType", bound=Settings)

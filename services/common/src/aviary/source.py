@@ -43,7 +43,8 @@ class InvalidSourceError(ValueError):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """One watched table. `namespace` is the Pinecone namespace that mirrors it."""
+    """One watched table, and its place in the index: the Pinecone namespace that mirrors it, in the index at
+    `index_host` ("" for the configured one), with vectors that `model` makes."""
 
     id: int
     name: str
@@ -53,6 +54,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     text_template: str
     metadata_columns: tuple[str, ...] = ()
     namespace: str
+    index_host: str = ""
+    model: str = MODEL
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -108,7 +111,7 @@ def key_text(values: Sequence[object]) -> str:
     return texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False)
 
 
-def render(source: Source, key: str, row: Mapping[str, Any], model: str = MODEL) -> Document | None:
+def render(source: Source, key: str, row: Mapping[str, Any]) -> Document | None:
     """What `row` becomes in the index, or None when its text is blank (such a row is not indexed).
 
     `row` maps at least the source's text and metadata columns to Python values as psycopg returns them.
@@ -118,7 +121,7 @@ def render(source: Source, key: str, row: Mapping[str, Any], model: str = MODEL)
         return None
     text = source.text_template.format(**texts).strip()[:TEXT_LIMIT_CHARS]
     metadata = {c: value for c in source.metadata_columns if (value := as_metadata(row[c])) is not None}
-    return Document(key=key, text=text, text_hash=text_hash(text, model), metadata=metadata)
+    return Document(key=key, text=text, text_hash=text_hash(text, source.model), metadata=metadata)
 
 
 def as_text(value: object) -> str:

@@ -49,10 +49,9 @@ def _plain(metadata: Mapping[str, object]) -> dict[str, object]:
 class Watcher:
     """Looks at rows and their vectors until they agree. Belongs to one event loop."""
 
-    def __init__(self, database: Database, index: AsyncIndex, model: str) -> None:
+    def __init__(self, database: Database, index: AsyncIndex) -> None:
         self._database = database
         self._index = index
-        self._model = model
         self._places = asyncio.Semaphore(WATCHERS)
         self.stopping = asyncio.Event()
         self.looks = 0
@@ -63,7 +62,7 @@ class Watcher:
         """One look."""
         self.looks += 1
         row = await self._database.row(watched, key)
-        document = None if row is None else render(watched.source, key, row, self._model)
+        document = None if row is None else render(watched.source, key, row)
         match = await self._index.find(watched.source.namespace, vector_id(key))
         state: Literal["present", "blank", "absent"] = (
             "absent" if row is None else "blank" if document is None else "present"

@@ -232,7 +232,7 @@ def name_of(*parts: str) -> sql.Identifier:
 
 
 def _watched(row: DictRow) -> Watched:
-    names = ("id", "name", "schema", "table", "text_template", "namespace")
+    names = ("id", "name", "schema", "table", "text_template", "namespace", "index_host", "model")
     source = Source(
         **{name: row[name] for name in names},
         key_columns=tuple(row["key_columns"]),
@@ -296,7 +296,7 @@ def _found(watched: Watched, row: DictRow) -> FoundRow:
 # regtype::text is a type's name as SQL reads it back, quoted where it must be.
 _SOURCES = """
 SELECT s.id, s.name, s.schema_name AS schema, s.table_name AS table, s.key_columns, s.text_template,
-       s.metadata_columns, s.namespace,
+       s.metadata_columns, s.namespace, s.index_host, s.model,
        (SELECT json_agg(json_build_object('name', a.attname, 'type', a.atttypid::regtype::text,
                                           'text', ty.typcategory = 'S'))
           FROM pg_attribute a JOIN pg_type ty ON ty.oid = a.atttypid

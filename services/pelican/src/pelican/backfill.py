@@ -1,4 +1,5 @@
-"""Enqueues whole tables, page by page in the order of the key, for Pelican to ship in the lane behind live changes.
+"""Enqueues whole tables, page by page in the order of the key, for Pelican to ship in a lane behind live changes: for
+a backfill, or to fill another place of the source (pelican.reindex).
 
 The cursor moves in the transaction that enqueues its page, so this can be killed at any point. Writes may go on: rows
 inserted behind the cursor, or moved there, are captured by the triggers, and a page only says which keys to look at.
@@ -13,7 +14,7 @@ from psycopg import sql
 
 from aviary.source import Source
 from pelican import tables
-from pelican.outbox import BACKFILL, SourceError
+from pelican.outbox import BACKFILL, FILL, SourceError
 from pelican.rows import identifier
 from pelican.watch import SOURCES, to_source
 
@@ -22,22 +23,28 @@ PAGE_KEYS = 3_200  # some 200 for each of the 16 shards
 PAUSE_SECONDS = 0.2
 
 # Several may page at once, each through another source.
-_NEXT = """
-SELECT source_id, cursor, enqueued, total FROM sync.backfill
+_NEXT_PAGE = """
+SELECT source_id, cursor, enqueued, total FROM {progress}
 WHERE finished_at IS NULL AND (%(only)s::smallint[] IS NULL OR source_id = ANY (%(only)s))
   AND source_id <> ALL (%(but)s)
 ORDER BY started_at LIMIT 1 FOR UPDATE SKIP LOCKED"""
-_AHEAD = "SELECT coalesce(sum(key_count), 0) FROM sync.outbox WHERE lane = 1 AND source_id = %s"
+_AHEAD = "SELECT coalesce(sum(key_count), 0) FROM sync.outbox WHERE lane = %s AND source_id = %s"
 _PAGE = """
 WITH page AS MATERIALIZED (
   SELECT {columns} FROM ONLY {table} r {after} ORDER BY {columns} LIMIT {limit}),
 put AS ({enqueue} RETURNING 1)
 SELECT (SELECT count(*) FROM page), (SELECT count(*) FROM put),
        (SELECT ARRAY[{texts}] FROM page r ORDER BY {backwards} LIMIT 1)"""
-_MOVE = """
-UPDATE sync.backfill SET cursor = coalesce(%s, cursor), enqueued = enqueued + %s,
+_MOVE_ON = """
+UPDATE {progress} SET cursor = coalesce(%s, cursor), enqueued = enqueued + %s,
   finished_at = CASE WHEN %s THEN clock_timestamp() END
 WHERE source_id = %s"""
+
+
+# Where the progress of each lane's pages is kept.
+_PROGRESSES = {BACKFILL: sql.Identifier("sync", "backfill"), FILL: sql.Identifier("sync", "reindex")}
+_NEXT = {lane: sql.SQL(_NEXT_PAGE).format(progress=table) for lane, table in _PROGRESSES.items()}
+_MOVE = {lane: sql.SQL(_MOVE_ON).format(progress=table) for lane, table in _PROGRESSES.items()}
 
 
 class Page(NamedTuple):
@@ -57,21 +64,24 @@ def turn_page(
     only: Collection[int] | None = None,
     but: Collection[int] = (),
     page_keys: int = PAGE_KEYS,
+    lane: int = BACKFILL,
 ) -> Page | None:
-    """Enqueue the next page of an unfinished backfill, unless `outbox_limit` keys of it are waiting already; None when
+    """Enqueue the next page of an unfinished backfill (or of a filling, in the lane FILL), unless `outbox_limit` keys of it are waiting already; None when
     no backfill is unfinished, or others are at them. `connection` is in autocommit mode, with outbox.prepare's
     settings. Raises psycopg.Error, and SourceError when the table cannot be read."""
     with connection.transaction():
-        row = connection.execute(_NEXT, {"only": None if only is None else list(only), "but": list(but)}).fetchone()
+        row = connection.execute(
+            _NEXT[lane], {"only": None if only is None else list(only), "but": list(but)}
+        ).fetchone()
         if row is None:
             return None
         source_id, cursor, enqueued, total = row
-        ahead = (connection.execute(_AHEAD, (source_id,)).fetchone() or (0,))[0]
+        ahead = (connection.execute(_AHEAD, (lane, source_id)).fetchone() or (0,))[0]
         if ahead >= outbox_limit:
             return Page(source_id, 0, enqueued, total, is_last=False)
         parameters = {f"k{number}": text for number, text in enumerate(cursor or ())}
         try:
-            query = _page_query(connection, source_id, page_keys, resumes=cursor is not None)
+            query = _page_query(connection, source_id, lane, page_keys, resumes=cursor is not None)
             keys, _, last = connection.execute(query, parameters).fetchone() or (0, 0, None)
         except psycopg.OperationalError:
             raise
@@ -80,13 +90,15 @@ def turn_page(
                 source_id,
                 f"a watched table cannot be paged through ({type(error).__name__}): mend it, or watch it anew",
             ) from error
-        connection.execute(_MOVE, (last, keys, keys < page_keys, source_id))
+        connection.execute(_MOVE[lane], (last, keys, keys < page_keys, source_id))
         if keys:
             connection.execute("SELECT pg_notify('aviary', '')")
         return Page(source_id, keys, enqueued + keys, total, is_last=keys < page_keys)
 
 
-def _page_query(connection: psycopg.Connection[Any], source_id: int, page_keys: int, *, resumes: bool) -> str:
+def _page_query(
+    connection: psycopg.Connection[Any], source_id: int, lane: int, page_keys: int, *, resumes: bool
+) -> str:
     """Parameters, when it resumes: k0, k1, … the cursor's texts."""
     row = next(row for row in connection.execute(SOURCES) if row[0] == source_id)
     source, key_text = to_source(row), row[9]
@@ -103,7 +115,7 @@ def _page_query(connection: psycopg.Connection[Any], source_id: int, page_keys: 
     comma = sql.SQL(", ")
     # key_text comes from sync.key_expression, which quotes.
     rows = f"SELECT {key_text} AS key, false AS text_unchanged FROM page r"  # noqa: S608 - see above
-    code = connection.execute("SELECT sync.enqueue_code(%s, %s, %s)", (source_id, rows, BACKFILL)).fetchone()
+    code = connection.execute("SELECT sync.enqueue_code(%s, %s, %s)", (source_id, rows, lane)).fetchone()
     query = sql.SQL(_PAGE).format(
         columns=comma.join(key),
         table=identifier(source.schema, source.table),

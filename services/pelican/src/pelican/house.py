@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 
 from aviary.logs import metrics
-from pelican.backfill import PAUSE_SECONDS, turn_page
+from pelican.backfill import PAUSE_SECONDS, Page, turn_page
 from pelican.backoff import Backoff, Dependency
-from pelican.outbox import PostgresOutbox, SourceError
+from pelican.outbox import BACKFILL, FILL, PostgresOutbox, SourceError
 from pelican.settings import PelicanSettings
 from pelican.sqs import ChangeQueue, QueueError
 from pelican.stats import Stats
@@ -82,15 +82,18 @@ class House:
 
     def _page(self, connection: psycopg.Connection[Any]) -> bool:
         """Enqueue what there is room for; whether there is more to come."""
-        while not self._stop.is_set():
-            try:
-                page = turn_page(connection, self._settings.backfill_outbox_limit, but=self._unpageable.all())
-            except SourceError as error:
-                self._unpageable.add(error)
-                return True
-            if page is None:
-                return False
-            if not page.keys and not page.is_last:
+        limit = self._settings.backfill_outbox_limit
+        for lane in (BACKFILL, FILL):
+            page: Page | None = None
+            while not self._stop.is_set():
+                try:
+                    page = turn_page(connection, limit, but=self._unpageable.all(), lane=lane)
+                except SourceError as error:
+                    self._unpageable.add(error)
+                    return True
+                if page is None or (not page.keys and not page.is_last):
+                    break
+            if page is not None:
                 return True
         return False
 

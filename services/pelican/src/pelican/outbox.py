@@ -8,9 +8,10 @@ import psycopg
 
 from aviary.source import Source
 from pelican import rows, tables
-from pelican.watch import SOURCES, to_source
+from pelican.watch import SOURCES, Other, to_other, to_source
 
-LIVE, BACKFILL = 0, 1
+# FILL goes to a source's other place only, the lanes before it to both.
+LIVE, BACKFILL, FILL = 0, 1, 2
 # Advisory locks are (class, object): any class will do that nothing else in this database uses.
 LOCK_CLASS = 0x61766961
 SHARD_BITS = 4
@@ -70,7 +71,7 @@ class SourceError(RuntimeError):
 
 
 class Work(NamedTuple):
-    """A shard of a source with rows in a lane (LIVE before BACKFILL)."""
+    """A shard of a source with rows in a lane (LIVE before BACKFILL before FILL)."""
 
     lane: int
     source_id: int
@@ -112,6 +113,7 @@ class Claim(NamedTuple):
 
     work: Work
     source: Source
+    other: Other | None
     columns: tuple[str, ...]
     version: int
     earlier: Earlier
@@ -122,6 +124,7 @@ class Claim(NamedTuple):
 
 class _Known(NamedTuple):
     source: Source
+    other: Other | None
     revision: int
     columns: tuple[str, ...]
     query: str
@@ -194,6 +197,7 @@ class PostgresOutbox:
         claim = Claim(
             work=work,
             source=known.source,
+            other=known.other,
             columns=known.columns,
             version=int(version),
             earlier=Earlier(*earlier),
@@ -254,8 +258,10 @@ class PostgresOutbox:
                 if table is None and source.id == source_id:
                     raise self._unreadable(source, "is not there")
                 if table is not None and tables.has_columns(table, source):
-                    query = rows.claim_query(source, table, row[9])
-                    found[source.id] = _Known(source, row[8], rows.mapped_columns(source), query)
+                    other = to_other(row)
+                    places = [source] if other is None else [source, other.source]
+                    query = rows.claim_query(places, table, row[9])
+                    found[source.id] = _Known(source, other, row[8], rows.mapped_columns(places), query)
                 elif source.id == source_id:
                     raise self._unreadable(source, "has lost a column")
             self._known = found

@@ -1,7 +1,7 @@
 """The SQL that reads a claim's outbox rows with the current rows of the watched table, and how values arrive."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -46,9 +46,10 @@ LEFT JOIN LATERAL (
   SELECT true AS found {columns} FROM ONLY {table} r WHERE {matches} AND {key_text} = w.key) r ON true"""
 
 
-def mapped_columns(source: Source) -> tuple[str, ...]:
-    """The columns that f(row) reads, in the order in which a claim returns them after HEAD_COLUMNS others."""
-    return tuple(dict.fromkeys((*source.text_columns, *source.metadata_columns)))
+def mapped_columns(places: Sequence[Source]) -> tuple[str, ...]:
+    """The columns that f(row) reads for any of a source's places, in the order in which a claim returns them after
+    HEAD_COLUMNS others."""
+    return tuple(dict.fromkeys(c for place in places for c in (*place.text_columns, *place.metadata_columns)))
 
 
 def identifier(*names: str) -> sql.SQL:
@@ -65,17 +66,18 @@ def from_key_text(text: sql.Composable, column: Column) -> sql.Composed:
     return checked.format(text=text, name=literal, type=sql.SQL(column.type.replace("%", "%%")))
 
 
-def claim_query(source: Source, table: Table, key_text: str) -> str:
-    """Parameters: lane, shard, limit. `key_text` is sync.key_expression of the key columns.
+def claim_query(places: Sequence[Source], table: Table, key_text: str) -> str:
+    """Parameters: lane, shard, limit. `places`: the source as it is in each. `key_text` is sync.key_expression of the
+    key columns.
 
     The key's text is cast back to the columns' own types, so that the unique index finds the row; then the texts are
     compared, because equal values may print differently (1.0 and 1.00) and are different keys then.
     """
-    columns = mapped_columns(source)
+    source, columns = places[0], mapped_columns(places)
     query = sql.SQL(_CLAIM).format(
         source_id=sql.Literal(source.id),
         table=identifier(source.schema, source.table),
-        columns=_listed(sql.SQL("{} AS {}").format(_value(source, table, c), _alias(n)) for n, c in enumerate(columns)),
+        columns=_listed(sql.SQL("{} AS {}").format(_value(places, table, c), _alias(n)) for n, c in enumerate(columns)),
         aliases=_listed(sql.SQL("r.{}").format(_alias(n)) for n, _ in enumerate(columns)),
         matches=_matches(source, table),
         key_text=sql.SQL(key_text.replace("%", "%%")),
@@ -83,11 +85,16 @@ def claim_query(source: Source, table: Table, key_text: str) -> str:
     return query.as_string()
 
 
-def _value(source: Source, table: Table, column: str) -> sql.Composable:
+def _value(places: Sequence[Source], table: Table, column: str) -> sql.Composable:
+    # Only the other place can lack a column here (see PostgresOutbox): what is gone is NULL for it, and the active one
+    # goes on.
+    if column not in table.columns:
+        return sql.SQL("NULL::text")
     # Cut here and not in Python, so that a megabyte is neither read from disk whole nor sent.
     if table.columns[column].type_name not in CUT_TYPE_NAMES:
         return sql.SQL("r.{}").format(identifier(column))
-    limit = TEXT_LIMIT_CHARS if column in source.text_columns else METADATA_STRING_LIMIT_CHARS
+    is_text = any(column in place.text_columns for place in places)
+    limit = TEXT_LIMIT_CHARS if is_text else METADATA_STRING_LIMIT_CHARS
     return sql.SQL("pg_catalog.left(r.{}::text, {})").format(identifier(column), sql.Literal(limit))
 
 

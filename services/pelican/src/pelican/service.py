@@ -55,7 +55,6 @@ class Pelican:
             self._queue,
             self.gate,
             self.stats,
-            model=settings.model,
             claim_seconds=settings.claim_seconds,
             expiry_seconds=settings.expiry_seconds,
         )

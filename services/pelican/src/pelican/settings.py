@@ -3,13 +3,11 @@
 from pydantic import Field
 
 from aviary.settings import DatabaseSettings, QueueSettings
-from aviary.source import MODEL
 
 
 class PelicanSettings(DatabaseSettings, QueueSettings):
     """Of the worker. The other commands need DatabaseSettings only."""
 
-    model: str = Field(default=MODEL, description="part of each text's hash; must be what Emu embeds with")
     workers: int = Field(default=2, ge=1, le=16, description="threads, each with a connection of its own")
     poll_seconds: float = Field(default=1.0, ge=0.05, le=20, description="how often to look without a NOTIFY")
     backfill_queue_limit: int = Field(

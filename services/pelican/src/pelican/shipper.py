@@ -19,12 +19,13 @@ import psycopg
 
 from aviary.logs import log
 from aviary.messages import MAX_MESSAGE_BYTES, Batch, Change, DeadLetter, encode
-from aviary.source import render
-from pelican.outbox import BACKFILL, Claim, LostClaimError, PostgresOutbox, Row, Work
+from aviary.source import Source, render
+from pelican.outbox import FILL, LIVE, Claim, LostClaimError, PostgresOutbox, Row, Work
 from pelican.packing import Captured, Message, calls, deduplication_id, pack, to_messages
 from pelican.sqs import ChangeQueue, QueueError
 from pelican.stats import Stats
 from pelican.throttle import Gate
+from pelican.watch import DROPPING
 
 FIRST_KEYS, FEWEST_KEYS, MOST_KEYS = 200, 20, 1_000
 # What a claim should weigh as encoded: bounds the memory of a worker, whatever the size of rows.
@@ -52,7 +53,6 @@ class Shipper:
         gate: Gate,
         stats: Stats,
         *,
-        model: str,
         claim_seconds: float,
         expiry_seconds: float,
         clock: Callable[[], float] = time.monotonic,
@@ -61,7 +61,6 @@ class Shipper:
         self._queue = queue
         self._gate = gate
         self._stats = stats
-        self._model = model
         self._claim_seconds = claim_seconds
         self._expiry_seconds = expiry_seconds
         self._clock = clock
@@ -106,21 +105,20 @@ class Shipper:
         group = claim.work.group
         now_ms = time.time_ns() // 1_000_000
         expires_at_ms = now_ms + int((self._expiry_seconds - (self._clock() - claim.at)) * 1000)
-        template = Batch(
-            source=claim.source.name,
-            namespace=claim.source.namespace,
-            model=self._model,
-            shard=claim.work.shard,
-            lane="backfill" if claim.work.lane == BACKFILL else "live",
-            captured_at_ms=now_ms,
-            expires_at_ms=expires_at_ms,
-            changes=(),
-        )
-        self._void_earlier(claim, template, now_ms)
-        shipped = to_changes(claim, self._model)
-        packed = pack(shipped.changes, template)
-        self._set_aside(claim, [*shipped.refused, *map(_too_big, packed.too_big)], now_ms)
-        messages = to_messages(packed.batches, group, claim.version)
+        self._void_earlier(claim, _batch(claim, claim.source, now_ms, expires_at_ms), now_ms)
+        batches: list[Batch] = []
+        letters: list[DeadLetter] = []
+        size = 0
+        for target in targets(claim):
+            shipped = to_changes(claim, target)
+            packed = pack(shipped.changes, _batch(claim, target.source, now_ms, expires_at_ms))
+            reasons = [*shipped.refused, *map(_too_big, packed.too_big)]
+            letters += [_letter(target.source, reason, now_ms) for reason in reasons]
+            batches += packed.batches
+            size += packed.size
+        self._set_aside(claim, letters)
+        # All places of a claim share its group, so that in each of them its changes follow those of the claim before.
+        messages = to_messages(batches, group, claim.version)
         if messages:
             self._outbox.fence(claim, len(messages), expires_at_ms)
             for call in calls(messages):
@@ -128,8 +126,8 @@ class Shipper:
                 self._queue.send(group, call)
                 self._gate.sent(len(call))
         self._check_time(claim)
-        self._row_bytes[claim.work.source_id] = packed.size / len(claim.rows) + 1
-        self._count(shipped, len(messages), len(packed.too_big))
+        self._row_bytes[claim.work.source_id] = size / len(claim.rows) + 1
+        self._count(batches, len(letters))
 
     def _check_time(self, claim: Claim) -> None:
         if self._clock() - claim.at > self._claim_seconds:
@@ -147,55 +145,61 @@ class Shipper:
         self._stats.add(voids=len(ids))
         log(_logger, logging.INFO, "unfinished_claim_voided", group=group, messages=len(ids))
 
-    def _set_aside(self, claim: Claim, reasons: list[str], now_ms: int) -> None:
-        if not reasons:
+    def _set_aside(self, claim: Claim, letters: list[DeadLetter]) -> None:
+        if not letters:
             return
-        letters = [
-            DeadLetter(
-                reason=reason,
-                source=claim.source.name,
-                namespace=claim.source.namespace,
-                model=self._model,
-                failed_at_ms=now_ms,
-            )
-            for reason in reasons
-        ]
         bodies = [encode(letter) for letter in letters]
         ids = [f"{deduplication_id(claim.work.group, claim.version, n)}-set-aside" for n, _ in enumerate(bodies)]
         self._queue.set_aside(
             claim.work.group, [Message(body, name, len(body.encode())) for body, name in zip(bodies, ids, strict=True)]
         )
-        log(_logger, logging.ERROR, "rows_set_aside", source=claim.source.name, rows=len(reasons))
+        log(_logger, logging.ERROR, "rows_set_aside", source=claim.source.name, rows=len(letters))
 
-    def _count(self, shipped: Shipped, messages: int, too_big: int) -> None:
-        reasons = [captured.change.reason for captured in shipped.changes]
+    def _count(self, batches: list[Batch], set_aside: int) -> None:
+        reasons = [change.reason for batch in batches for change in batch.changes]
         self._stats.add(
             claims=1,
-            sent=len(reasons) - too_big,
-            messages=messages,
+            sent=len(reasons),
+            messages=len(batches),
             deletes=reasons.count("gone"),
             blanks=reasons.count("blank"),
-            set_aside=len(shipped.refused) + too_big,
+            set_aside=set_aside,
         )
 
 
-def to_changes(claim: Claim, model: str) -> Shipped:
+class Target(NamedTuple):
+    """Where changes of a claim go: the source as it is in that place. `drops`: whatever the row, it leaves this place."""
+
+    source: Source
+    drops: bool = False
+
+
+def targets(claim: Claim) -> list[Target]:
+    """The places that a claim's changes go to. One that is being dropped gets nothing but what its own lane holds:
+    deletes, which show when all that was sent to it before has arrived (see pelican.reindex)."""
+    active, other = Target(claim.source), claim.other
+    if claim.work.lane == FILL:
+        return [] if other is None else [Target(other.source, other.state == DROPPING)]
+    return [active] if other is None or other.state == DROPPING else [active, Target(other.source)]
+
+
+def to_changes(claim: Claim, target: Target) -> Shipped:
     """f of every row of the claim: an upsert, or a delete where the row is gone or its text blank."""
     changes: list[Captured] = []
     refused: list[str] = []
     for row in claim.rows:
         try:
-            changes.append(Captured(_to_change(claim, row, model), row.at_ms))
+            changes.append(Captured(_to_change(claim, row, target), row.at_ms))
         except Exception as error:  # noqa: BLE001 - whatever one row's values do, its neighbours go on
             refused.append(f"row {row.key!r} has no valid change: {type(error).__name__}")
     return Shipped(changes, refused)
 
 
-def _to_change(claim: Claim, row: Row, model: str) -> Change:
-    if not row.found:
+def _to_change(claim: Claim, row: Row, target: Target) -> Change:
+    if not row.found or target.drops:
         return Change(key=row.key, version=claim.version, op="delete", reason="gone")
     values = dict(zip(claim.columns, row.values, strict=True))
-    document = render(claim.source, row.key, values, model)
+    document = render(target.source, row.key, values)
     if document is None:
         return Change(key=row.key, version=claim.version, op="delete", reason="blank")
     return Change(
@@ -206,6 +210,32 @@ def _to_change(claim: Claim, row: Row, model: str) -> Change:
         text_hash=document.text_hash,
         metadata=document.metadata,
         text_unchanged=row.text_unchanged,
+    )
+
+
+def _batch(claim: Claim, source: Source, now_ms: int, expires_at_ms: int) -> Batch:
+    """An empty batch for the place that `source` describes."""
+    return Batch(
+        source=source.name,
+        namespace=source.namespace,
+        index_host=source.index_host,
+        model=source.model,
+        shard=claim.work.shard,
+        lane="live" if claim.work.lane == LIVE else "backfill",
+        captured_at_ms=now_ms,
+        expires_at_ms=expires_at_ms,
+        changes=(),
+    )
+
+
+def _letter(source: Source, reason: str, now_ms: int) -> DeadLetter:
+    return DeadLetter(
+        reason=reason,
+        source=source.name,
+        namespace=source.namespace,
+        index_host=source.index_host,
+        model=source.model,
+        failed_at_ms=now_ms,
     )
 
 

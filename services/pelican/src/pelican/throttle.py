@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pelican.outbox import BACKFILL
+from pelican.outbox import LIVE
 from pelican.sqs import ChangeQueue
 
 FRESH_SECONDS = 1.0
@@ -43,12 +43,12 @@ class Gate:
 
     def allows(self, lane: int) -> bool:
         """Raises QueueError when it had to ask and got no answer."""
-        limit = self._backfill_limit if lane == BACKFILL else self._live_limit
+        limit = self._live_limit if lane == LIVE else self._backfill_limit
         with self._lock:
             age = None if self._looked is None else self._clock() - self._looked
             # A single change must not wait for a question to SQS: live changes ask only after a few messages.
             asks = (
-                (lane == BACKFILL or self._sent > limit // 10)
+                (lane != LIVE or self._sent > limit // 10)
                 if age is None or age >= FRESH_SECONDS
                 else (self.depth >= limit and age >= RECHECK_SECONDS)
             )

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import psycopg
 
 from aviary.source import InvalidSourceError, Source, template_columns
@@ -14,10 +15,22 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 # Longer than this, writers of the table would pile up behind us while we wait for a long transaction.
 LOCK_TIMEOUT = "10s"
 
+# One statement, so that a source is never read half before and half after its places changed roles.
 SOURCES = """
-SELECT id, name, schema_name, table_name, key_columns, text_template, metadata_columns, namespace, revision,
-       sync.key_expression(key_columns)
-FROM sync.source ORDER BY id"""
+SELECT s.id, s.name, s.schema_name, s.table_name, s.key_columns, s.text_template, s.metadata_columns, s.namespace,
+       s.revision, sync.key_expression(s.key_columns), s.index_host, s.model,
+       r.state, r.namespace, r.index_host, r.model, r.text_template, r.metadata_columns
+FROM sync.source s LEFT JOIN sync.reindex r ON r.source_id = s.id ORDER BY s.id"""
+
+
+BUILDING, READY, PREVIOUS, DROPPING = "building", "ready", "previous", "dropping"
+
+
+class Other(NamedTuple):
+    """The other place of a source (see sync.reindex): its state, and the source as it is there."""
+
+    state: str
+    source: Source
 
 
 class Watched(NamedTuple):
@@ -29,7 +42,7 @@ class Watched(NamedTuple):
 
 
 def to_source(row: Sequence[Any]) -> Source:
-    """From the first columns of SOURCES."""
+    """From a row of SOURCES, with its active place."""
     return Source(
         id=row[0],
         name=row[1],
@@ -39,7 +52,25 @@ def to_source(row: Sequence[Any]) -> Source:
         text_template=row[5],
         metadata_columns=tuple(row[6]),
         namespace=row[7],
+        index_host=row[10],
+        model=row[11],
     )
+
+
+def to_other(row: Sequence[Any]) -> Other | None:
+    """From a row of SOURCES; None where there is no other place."""
+    state, namespace, index_host, model, text_template, metadata_columns = row[12:18]
+    if state is None:
+        return None
+    source = msgspec.structs.replace(
+        to_source(row),
+        namespace=namespace,
+        index_host=index_host,
+        model=model,
+        text_template=text_template,
+        metadata_columns=tuple(metadata_columns),
+    )
+    return Other(state, source)
 
 
 def sources(connection: psycopg.Connection[Any]) -> list[Source]:
@@ -74,9 +105,11 @@ def watch(
     with connection.transaction():
         found = tables.find(connection, table)
         tables.check(found, key, text_columns, metadata)
-        before = {(s.schema, s.table): s for s in sources(connection)}
+        rows = connection.execute(SOURCES).fetchall()
+        before = {(s.schema, s.table): s for s in map(to_source, rows)}
+        taken = {name for row in rows for name in (row[1], row[7], row[13]) if name}
         known = before.get((found.schema, found.name))
-        name = _choose_name(found, name, known, {s.name for s in before.values()})
+        name = _choose_name(found, name, known, taken)
         if known is not None and known.key_columns != tuple(key):
             raise InvalidSourceError(
                 f"{found.title} is watched with the key ({', '.join(known.key_columns)}), which names its vectors; "

@@ -11,7 +11,7 @@ import psycopg
 
 from aviary.logs import log
 from pelican.backoff import Backoff, Dependency
-from pelican.outbox import BACKFILL, LIVE, LostClaimError, PostgresOutbox, SourceError, Work
+from pelican.outbox import BACKFILL, FILL, LIVE, LostClaimError, PostgresOutbox, SourceError, Work
 from pelican.shipper import Shipper
 from pelican.sqs import QueueError
 from pelican.throttle import RECHECK_SECONDS, Gate
@@ -139,8 +139,8 @@ class Worker:
             self._outbox.drop()
 
     def turn(self) -> Turn:
-        """One look at the outbox. Every live shard is shipped from once; then, if there was none, one of a backfill's,
-        so that live changes never wait for more than one claim of a backfill."""
+        """One look at the outbox. Every live shard is shipped from once; then, if there was none, one of a backfill's
+        (or, if there is none either, of another place's), so that live changes never wait for more than one claim of a backfill."""
         self.turned_at = time.monotonic()
         self._shipper.settle()
         found = self._outbox.find()
@@ -158,12 +158,13 @@ class Worker:
             turn = self._ship(one, turn)
         if turn is Turn.WORKED:
             return turn
-        filling = [w for w in work if w.lane == BACKFILL]
-        random.shuffle(filling)
-        for one in filling:
-            turn = self._ship(one, turn)
-            if turn is not Turn.IDLE:
-                break
+        for lane in (BACKFILL, FILL):
+            filling = [w for w in work if w.lane == lane]
+            random.shuffle(filling)
+            for one in filling:
+                turn = self._ship(one, turn)
+                if turn is not Turn.IDLE:
+                    return turn
         return turn
 
     def _idle_seconds(self) -> float:
