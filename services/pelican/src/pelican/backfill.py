@@ -23,7 +23,7 @@ PAGE_KEYS = 3_200  # some 200 for each of the 16 shards
 PAUSE_SECONDS = 0.2
 
 # Several may page at once, each through another source.
-_NEXT_PAGE = """
+_NEXT = """
 SELECT source_id, cursor, enqueued, total FROM {progress}
 WHERE finished_at IS NULL AND (%(only)s::smallint[] IS NULL OR source_id = ANY (%(only)s))
   AND source_id <> ALL (%(but)s)
@@ -35,16 +35,14 @@ WITH page AS MATERIALIZED (
 put AS ({enqueue} RETURNING 1)
 SELECT (SELECT count(*) FROM page), (SELECT count(*) FROM put),
        (SELECT ARRAY[{texts}] FROM page r ORDER BY {backwards} LIMIT 1)"""
-_MOVE_ON = """
+_MOVE = """
 UPDATE {progress} SET cursor = coalesce(%s, cursor), enqueued = enqueued + %s,
   finished_at = CASE WHEN %s THEN clock_timestamp() END
 WHERE source_id = %s"""
 
 
 # Where the progress of each lane's pages is kept.
-_PROGRESSES = {BACKFILL: sql.Identifier("sync", "backfill"), FILL: sql.Identifier("sync", "reindex")}
-_NEXT = {lane: sql.SQL(_NEXT_PAGE).format(progress=table) for lane, table in _PROGRESSES.items()}
-_MOVE = {lane: sql.SQL(_MOVE_ON).format(progress=table) for lane, table in _PROGRESSES.items()}
+_PROGRESS_OF = {BACKFILL: sql.Identifier("sync", "backfill"), FILL: sql.Identifier("sync", "reindex")}
 
 
 class Page(NamedTuple):
@@ -71,7 +69,8 @@ def turn_page(
     settings. Raises psycopg.Error, and SourceError when the table cannot be read."""
     with connection.transaction():
         row = connection.execute(
-            _NEXT[lane], {"only": None if only is None else list(only), "but": list(but)}
+            sql.SQL(_NEXT).format(progress=_PROGRESS_OF[lane]),
+            {"only": None if only is None else list(only), "but": list(but)},
         ).fetchone()
         if row is None:
             return None
@@ -90,7 +89,9 @@ def turn_page(
                 source_id,
                 f"a watched table cannot be paged through ({type(error).__name__}): mend it, or watch it anew",
             ) from error
-        connection.execute(_MOVE[lane], (last, keys, keys < page_keys, source_id))
+        connection.execute(
+            sql.SQL(_MOVE).format(progress=_PROGRESS_OF[lane]), (last, keys, keys < page_keys, source_id)
+        )
         if keys:
             connection.execute("SELECT pg_notify('aviary', '')")
         return Page(source_id, keys, enqueued + keys, total, is_last=keys < page_keys)
