@@ -14,6 +14,7 @@ import pytest
 from aviary import embedder
 from aviary.embedder import Embedder, Vectors
 from aviary.embedder_graph import ov
+from tests.services.models import cut_model
 
 FIXTURES = Path(__file__).parent / "fixtures"
 HAS_BF16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -204,3 +205,33 @@ def test_it_starts_without_torch_network_or_traces_in_the_home_folder(tmp_path: 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[] []"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_another_model_makes_vectors_of_its_own(tmp_path: Path) -> None:
+    texts = ["a kettle that boils water", "a lamp"]
+    small = Embedder("f32", 1, name="small", folder=cut_model(tmp_path / "small", layers=2))
+    vectors = small.embed(texts)
+    assert (small.model, small.dimension, vectors.shape) == ("small", 384, (2, 384))
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    similar = (vectors * Embedder("f32", 1).embed(texts)).sum(axis=1)
+    assert (similar < 0.95).all(), "fewer layers, other vectors"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        ("config.json", {"model_type": "roberta"}, "BERT encoder"),
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": False}, "pooling"),
+    ],
+)
+def test_a_model_that_the_graph_cannot_compute_is_refused(
+    tmp_path: Path, file: str, change: dict[str, object], says: str
+) -> None:
+    folder = cut_model(tmp_path / "other")
+    changed = json.loads((folder / file).read_text()) | change
+    if file.startswith("1_Pooling"):
+        (folder / "1_Pooling").unlink()
+        (folder / "1_Pooling").mkdir()
+    (folder / file).write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match=says):
+        Embedder("f32", 1, folder=folder)

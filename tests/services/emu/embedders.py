@@ -16,11 +16,11 @@ Vectors = NDArray[np.float32]
 class HashEmbedder:
     """Equal texts, equal unit vectors; other texts, other vectors. Keeps what it was asked."""
 
-    model = MODEL
     dimension = DIMENSION
     precision = "f32"
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, name: str = MODEL, **__: object) -> None:
+        self.model = name
         self.calls: list[list[str]] = []
 
     def embed(self, texts: Sequence[str]) -> Vectors:

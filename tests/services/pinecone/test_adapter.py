@@ -16,7 +16,7 @@ from pinecone._internal.vector_factory import VectorFactory
 from pinecone.errors import NotFoundError, PineconeValueError, ServiceError, UnauthorizedError
 
 from aviary import index as adapter
-from aviary.index import PineconeIndex, Record, fetch_requests, upsert_requests
+from aviary.index import PineconeIndex, Record, fetch_requests, is_index_host, upsert_requests
 from tests.services.pinecone.process import PineconeTestIndex
 from tests.services.pinecone.samples import DIMENSION, records, unit_vectors
 
@@ -241,3 +241,40 @@ def test_a_closed_adapter_leaves_no_warning_behind(pinecone_index: PineconeTestI
         del index
         gc.collect()
     assert caught == []
+
+
+def test_clearing_a_namespace_deletes_every_vector_of_it_and_no_other(index: PineconeIndex) -> None:
+    index.upsert("p", records(3))
+    index.upsert("q", records(2))
+    index.clear("p")
+    assert (index.count("p"), index.count("q")) == (0, 2)
+    index.clear("p")
+    index.clear("never-was")
+
+
+def test_an_index_says_how_many_numbers_its_vectors_have(index: PineconeIndex) -> None:
+    assert index.dimension() == DIMENSION
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("https://aviary-2-abc123.svc.us-east-1-aws.pinecone.io", True),
+        ("https://aviary-2-abc123.svc.us-east-1-aws.pinecone.io:443/", True),
+        ("http://127.0.0.1:5081/_ix/another", True),
+        ("http://127.0.0.1:5082/_ix/another", False),
+        ("https://127.0.0.1:5081/_ix/another", False),
+        ("http://aviary-2-abc123.svc.us-east-1-aws.pinecone.io", False),
+        ("https://pinecone.io.example.com", False),
+        ("https://notpinecone.io", False),
+        ("https://user:password@aviary.svc.pinecone.io", False),
+        ("https://example.com/?x=.pinecone.io", False),
+        ("aviary.svc.pinecone.io", False),
+        ("http://[", False),
+        ("", False),
+    ],
+)
+def test_only_pinecones_own_addresses_and_the_configured_host_may_be_given_the_api_key(
+    host: str, *, allowed: bool
+) -> None:
+    assert is_index_host(host, "http://127.0.0.1:5081/_ix/aviary") is allowed

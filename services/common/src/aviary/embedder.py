@@ -1,4 +1,5 @@
-"""Texts to vectors: all-MiniLM-L6-v2 under OpenVINO, in bf16 where the CPU computes in it, else in f32."""
+"""Texts to vectors: all-MiniLM-L6-v2, or another sentence encoder of the BERT family, under OpenVINO, in bf16 where the
+CPU computes in it, else in f32."""
 
 import importlib.util
 import json
@@ -17,7 +18,7 @@ from tokenizers import Encoding, Tokenizer
 
 from aviary.embedder_graph import build_graph, map_weights, ov
 from aviary.embedder_packing import SHARED_WIDTH, WIDTH_STEP, Batch, batches, inputs
-from aviary.source import DIMENSION, MODEL
+from aviary.source import MODEL
 
 Vectors = NDArray[np.float32]
 
@@ -35,20 +36,31 @@ class Embedder:
     how much of a text is read.
     """
 
-    def __init__(self, precision: Literal["auto", "bf16", "f32"] = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        precision: Literal["auto", "bf16", "f32"] = "auto",
+        threads: int | None = None,
+        *,
+        name: str = MODEL,
+        folder: Path | None = None,
+    ) -> None:
         """`threads`: inferences at once, one core each; default is the cores this process may use, at most 4.
+        `folder` holds the model as sentence-transformers saves one (config.json, model.safetensors, tokenizer.json);
+        default is the model that the weights' package brings.
 
-        Raises ValueError for bf16 on a CPU that has none, FileNotFoundError without the weights' package.
+        Raises ValueError for bf16 on a CPU that has none and for a model that this graph cannot compute,
+        FileNotFoundError without the weights' package or a file of the folder.
         """
         core = ov.Core()
         bf16 = has_bf16(core)
         if precision == "bf16" and not bf16:
             raise ValueError("this CPU does not compute in bf16 (AVX512_BF16 or AMX); use precision 'auto' or 'f32'")
         self.precision: Literal["bf16", "f32"] = "bf16" if bf16 and precision != "f32" else "f32"
-        self.model = MODEL
-        self.dimension = DIMENSION
-
-        folder = model_folder()
+        folder = folder or model_folder()
+        config = _read(folder / "config.json")
+        _check_pooling(folder)
+        self.model = name
+        self.dimension: int = config["hidden_size"]
         self.max_tokens: int = _read(folder / "sentence_bert_config.json")["max_seq_length"]
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
@@ -64,7 +76,7 @@ class Embedder:
         }
         # The compiled model reads from the mapped file for as long as it lives.
         self._weights = map_weights(folder / "model.safetensors")
-        compiled = core.compile_model(build_graph(_read(folder / "config.json"), self._weights), "CPU", options)
+        compiled = core.compile_model(build_graph(config, self._weights), "CPU", options)
         self._requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(threads):
             self._requests.put(compiled.create_infer_request())
@@ -72,7 +84,7 @@ class Embedder:
         self._warm_up(threads)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors, shape (len(texts), 384), in the order of `texts`. A text beyond `max_tokens` is cut."""
+        """Unit vectors, shape (len(texts), dimension), in the order of `texts`. A text beyond `max_tokens` is cut."""
         tokens = [encoding.ids for encoding in self._encode(texts)]
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
 
@@ -124,6 +136,12 @@ def default_threads() -> int:
     """The cores this process may use, at most 4."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MAX_DEFAULT_THREADS)
+
+
+def _check_pooling(folder: Path) -> None:
+    path = folder / "1_Pooling" / "config.json"
+    if path.exists() and not _read(path).get("pooling_mode_mean_tokens"):
+        raise ValueError(f"{path} asks for another pooling than the mean of all tokens, which is all that is done here")
 
 
 def _read(path: Path) -> dict[str, Any]:

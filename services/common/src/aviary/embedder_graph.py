@@ -1,9 +1,9 @@
-"""all-MiniLM-L6-v2 as an OpenVINO graph, built from the published weights without torch, ONNX or a converter.
+"""A BERT sentence encoder, such as all-MiniLM-L6-v2, as an OpenVINO graph, built from the published weights without torch, ONNX or a converter.
 
 The graph holds the whole way from token ids to unit vectors: BERT encoder, mean over each text's tokens, L2 norm.
 Several short texts share a row, so that little is computed for padding. Inputs, int32, [rows, width]: `ids`;
 `texts`, which text of its row a token belongs to, 1 to `TEXTS_PER_ROW`, 0 for padding; `positions`, the token's
-place in its text. Output: float32, [rows, TEXTS_PER_ROW, 384], zero where a row has no such text.
+place in its text. Output: float32, [rows, TEXTS_PER_ROW, hidden], zero where a row has no such text.
 """
 
 import json
@@ -57,10 +57,13 @@ def map_weights(path: Path) -> Weights:
 
 def build_graph(config: Mapping[str, Any], weights: Weights) -> ov.Model:
     """The model that a Hugging Face BERT `config` and its `weights` describe; it shares the memory of `weights`."""
-    if config["hidden_act"] != "gelu" or config["position_embedding_type"] != "absolute":
+    kind = config.get("model_type"), config["hidden_act"], config.get("position_embedding_type", "absolute")
+    if kind != ("bert", "gelu", "absolute"):
         raise ValueError(
-            "this graph is a BERT encoder with exact gelu and absolute positions; the config asks for another"
+            f"this graph is a BERT encoder with exact gelu and absolute positions; the config asks for {kind}"
         )
+    if "embeddings.word_embeddings.weight" not in weights.tensors:
+        raise ValueError("the weights hold no float32 BERT encoder under the names that sentence-transformers gives it")
     return _Encoder(config, weights.tensors).model()
 
 

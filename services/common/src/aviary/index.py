@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, urlsplit
 
 import numpy as np
 import orjson
@@ -72,6 +72,9 @@ class VectorIndex(Protocol):
     def ids(self, namespace: str, prefix: str = "") -> Iterable[str]:
         """Every id, in byte order, page by page."""
 
+    def clear(self, namespace: str) -> None:
+        """Delete every vector of the namespace; one that does not exist is fine."""
+
     def close(self) -> None:
         """Give the connections back."""
 
@@ -114,8 +117,7 @@ class PineconeIndex:
             try:
                 self._index.delete(ids=list(ids[start : start + MAX_DELETE_IDS]), namespace=namespace)
             except NotFoundError as error:
-                # A namespace exists from its first upsert on; before that there is nothing to delete.
-                if "namespace" not in str(error.message).lower():
+                if not is_missing_namespace(error):
                     raise
                 return
 
@@ -156,6 +158,18 @@ class PineconeIndex:
         for page in self._index.list(namespace=namespace, prefix=prefix or None, limit=PAGE_IDS):
             yield from (item.id for item in page.vectors if item.id is not None)
 
+    def clear(self, namespace: str) -> None:
+        """See VectorIndex."""
+        try:
+            self._index.delete(delete_all=True, namespace=namespace)
+        except NotFoundError as error:
+            if not is_missing_namespace(error):
+                raise
+
+    def dimension(self) -> int:
+        """How many numbers a vector of this index has."""
+        return int(self._index.describe_index_stats().dimension or 0)
+
     def close(self) -> None:
         """See VectorIndex."""
         self._index.close()
@@ -174,6 +188,24 @@ class PineconeIndex:
             if match.id == id:
                 return Match(match.id, match.score, match.metadata or {})
         return None
+
+
+def is_missing_namespace(error: Exception) -> bool:
+    """A namespace exists from its first upsert on; before that there is nothing to read or to delete."""
+    return isinstance(error, NotFoundError) and "namespace" in str(error.message).lower()
+
+
+def is_index_host(host: str, configured: str) -> bool:
+    """Whether an index's address that came by a database or a message may be given the API key: it is Pinecone's own, or
+    on the host of the configured index (which a laptop's stand-in is)."""
+    try:
+        url, ours = urlsplit(host), urlsplit(configured)
+        same = (url.scheme, url.hostname, url.port) == (ours.scheme, ours.hostname, ours.port)
+        pinecone = url.scheme == "https" and (url.hostname or "").endswith(".pinecone.io") and url.port in (None, 443)
+    except ValueError:
+        return False
+    plain = url.username is None and url.password is None and not url.query and not url.fragment
+    return plain and bool(url.hostname) and (same or pinecone)
 
 
 def upsert_requests(records: Iterable[Record]) -> Iterator[list[dict[str, Any]]]:

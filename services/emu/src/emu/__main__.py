@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+from contextlib import ExitStack
 
 from aviary.aws import sns_client, sqs_client
 from aviary.embedder import Embedder
@@ -26,23 +27,33 @@ def main() -> None:
     use_few_arenas()
     settings = from_environment(EmuSettings, "emu", "Embeds changes and writes them to Pinecone, until SIGTERM.")
     configure("emu", settings.log_level)
-    embedder = Embedder(settings.embed_precision, settings.embed_threads)
+
+    def load_embedder(model: str) -> Embedder:
+        folder = settings.models.get(model)
+        embedder = Embedder(settings.embed_precision, settings.embed_threads, name=model, folder=folder)
+        log(LOGGER, logging.INFO, "model_loaded", model=model)
+        return embedder
+
+    embedder = load_embedder(settings.model)
     queue = SqsQueue(
         sqs_client(settings, long_poll_seconds=settings.receive_wait_seconds), settings.queue_url, settings.dlq_url
     )
-    with PineconeIndex(
-        settings.pinecone_api_key.get_secret_value(),
-        settings.index_host,
-        settings.pinecone_timeout_seconds,
-        # A retry of the SDK's own would be a write that nobody has checked the lease for.
-        sdk_retries=False,
-    ) as index:
+    with ExitStack() as opened:
+
+        def open_index(host: str) -> PineconeIndex:
+            key = settings.pinecone_api_key.get_secret_value()
+            # A retry of the SDK's own would be a write that nobody has checked the lease for.
+            index = PineconeIndex(key, host, settings.pinecone_timeout_seconds, sdk_retries=False)
+            return opened.enter_context(index)
+
         emu = Emu(
             settings,
             queue=queue,
-            index=index,
+            index=open_index(settings.index_host),
             embedder=embedder,
             sns=sns_client(settings) if settings.topic_arn else None,
+            open_index=open_index,
+            load_embedder=load_embedder,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: threading.Thread(target=emu.stop).start())

@@ -5,12 +5,12 @@ vector of it: the newest of the unit's changes of one key. SQS gives no message 
 another of that group is being worked on, so the order of changes holds as long as a unit keeps the newest.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from aviary.messages import Change, InvalidMessageError, UnknownFormatError, decode_batch
+from aviary.messages import Batch, Change, InvalidMessageError, UnknownFormatError, decode_batch
 from aviary.source import vector_id
 from emu.queue import Received
 
@@ -25,7 +25,9 @@ class Task(NamedTuple):
     """
 
     id: str
+    index_host: str
     namespace: str
+    model: str
     source: str
     group: str
     change: Change
@@ -52,11 +54,12 @@ class Plan(NamedTuple):
     void: tuple[int, ...]
 
 
-def plan(messages: Sequence[Received], model: str) -> Plan:
-    """Read the messages, oldest first, and keep the newest change per namespace and key."""
+def plan(messages: Sequence[Received], refusal: Callable[[Batch], tuple[str, str] | None]) -> Plan:
+    """Read the messages, oldest first, and keep the newest change per place and key. `refusal`: kind and reason why a
+    batch cannot be worked on here, or None."""
     refused: list[Refused] = []
     void: list[int] = []
-    newest: dict[tuple[str, str], Task] = {}
+    newest: dict[tuple[str, str, str], Task] = {}
     for number, message in enumerate(messages):
         try:
             batch = decode_batch(message.body)
@@ -69,15 +72,11 @@ def plan(messages: Sequence[Received], model: str) -> Plan:
         if message.sent_at_ms > batch.expires_at_ms:
             void.append(number)
             continue
-        if batch.model != model:
-            reason = (
-                f"text was prepared for model {batch.model!r} and this Emu embeds with {model!r}; "
-                "run Emus and Pelicans of one configuration on a queue"
-            )
-            refused.append(Refused(number, "other_model", reason, readable=True))
+        if (why := refusal(batch)) is not None:
+            refused.append(Refused(number, *why, readable=True))
             continue
         for change in batch.changes:
-            place = (batch.namespace, change.key)
+            place = (batch.index_host, batch.namespace, change.key)
             before = newest.get(place)
             waiting = (*before.waiting, number) if before else (number,)
             if before and before.change.version > change.version:
@@ -85,7 +84,9 @@ def plan(messages: Sequence[Received], model: str) -> Plan:
                 continue
             newest[place] = Task(
                 id=vector_id(change.key),
+                index_host=batch.index_host,
                 namespace=batch.namespace,
+                model=batch.model,
                 source=batch.source,
                 group=message.group,
                 change=change,
@@ -111,7 +112,7 @@ def finished(count: int, tasks: Iterable[Task], settled: Collection[str], blocke
 
 def place(task: Task) -> str:
     """One string for the vector's place in the index."""
-    return f"{task.namespace}\0{task.id}"
+    return f"{task.index_host}\0{task.namespace}\0{task.id}"
 
 
 def backfill_rows(messages: Iterable[Received]) -> int | None:
@@ -127,6 +128,14 @@ def backfill_rows(messages: Iterable[Received]) -> int | None:
             return None
         rows += len(head.changes)
     return rows
+
+
+def by_index_and_model(tasks: Iterable[Task]) -> dict[tuple[str, str], list[Task]]:
+    """Tasks in order, for each (index_host, model)."""
+    groups: dict[tuple[str, str], list[Task]] = {}
+    for task in tasks:
+        groups.setdefault((task.index_host, task.model), []).append(task)
+    return groups
 
 
 def by_namespace(tasks: Iterable[Task]) -> dict[str, list[Task]]:

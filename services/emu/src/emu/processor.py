@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pinecone.errors import PineconeError
 
-from aviary.index import MAX_DELETE_IDS, Record, VectorIndex, upsert_requests
+from aviary.index import MAX_DELETE_IDS, Record, VectorIndex, is_missing_namespace, upsert_requests
 from aviary.source import Document, index_metadata
 from emu.lease import Lease, LeaseKeeper, LeaseLostError
 from emu.planning import Plan, Task, by_namespace, chunks, finished, place
 from emu.queue import Received
-from emu.retrying import Caller, is_missing_namespace
+from emu.retrying import Caller
 from emu.setaside import SetAside
 from emu.stats import Stats
 from emu.validation import fault
@@ -68,7 +68,8 @@ class Upsert(NamedTuple):
 
 
 class Processor:
-    """Works on units. Thread-safe; units in work at the same time have no key in common (see planning)."""
+    """Works on the tasks of one index and one model. Thread-safe; units in work at the same time have no key in common
+    (see planning). `embedding` is held while the model computes."""
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class Processor:
         keeper: LeaseKeeper,
         aside: SetAside,
         stats: Stats,
+        embedding: threading.Lock,
     ) -> None:
         self._index = index
         self._embedder = embedder
@@ -86,16 +88,12 @@ class Processor:
         self._keeper = keeper
         self._aside = aside
         self._stats = stats
-        # One at a time: the embedder uses every core for each, and finishing one early beats finishing two late.
-        self._embedding = threading.Lock()
+        self._embedding = embedding
 
-    def process(self, unit: Unit) -> None:
-        """Do all of it; upserts before deletes. Raises LeaseLostError, StoppingError, or AwsError when stopping."""
-        for refused in unit.plan.refused:
-            self._aside.message(unit.messages[refused.message], refused)
-            unit.settle_message(refused.message)
-        self._stats.count("void", len(unit.plan.void))
-        for namespace, tasks in by_namespace(unit.plan.tasks).items():
+    def process(self, unit: Unit, tasks_here: Sequence[Task]) -> None:
+        """Do these tasks of a unit; upserts before deletes. Raises LeaseLostError, StoppingError, or AwsError when
+        stopping."""
+        for namespace, tasks in by_namespace(tasks_here).items():
             current, reusable = self._compare(unit, namespace, tasks)
             upserts = self._prepare(unit, [task for task in current if task.change.op == "upsert"], reusable)
             for some in _requests(upserts):

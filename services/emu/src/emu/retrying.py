@@ -11,13 +11,13 @@ from typing import TypeVar
 
 from pinecone.errors import (
     ApiError,
-    NotFoundError,
     PineconeError,
     PineconeTypeError,
     PineconeValueError,
     RateLimitError,
 )
 
+from aviary.index import is_missing_namespace
 from aviary.logs import log
 from emu.stats import Stats
 
@@ -56,11 +56,6 @@ def verdict(error: PineconeError) -> Verdict:
             return Verdict.OPERATOR
         case _:
             return Verdict.TRANSIENT
-
-
-def is_missing_namespace(error: PineconeError) -> bool:
-    """Pinecone makes a namespace with its first vector, and answers 404 to a delete in one that is not there."""
-    return isinstance(error, NotFoundError) and "namespace" in error.message.lower()
 
 
 def describe(error: PineconeError) -> str:
@@ -113,9 +108,11 @@ class IndexState:
 
 
 class Caller:
-    """Calls the index for as long as it takes, or until Emu stops. Thread-safe."""
+    """Calls an index for as long as it takes, or until Emu stops. Thread-safe."""
 
-    def __init__(self, stats: Stats, state: IndexState, stopping: threading.Event) -> None:
+    def __init__(self, stats: Stats, state: IndexState, stopping: threading.Event, host: str = "") -> None:
+        """`host` tells the states of several indexes apart."""
+        self._host = host
         self._stats = stats
         self._state = state
         self._stopping = stopping
@@ -126,6 +123,7 @@ class Caller:
 
         Raises the PineconeError when it is the rows' own fault, StoppingError, and what `allowed` raises.
         """
+        kind = f"{kind} {self._host}".strip()
         attempt = 0
         while True:
             attempt += 1

@@ -78,13 +78,10 @@ class Notices:
 class SetAside:
     """Puts rows and messages into the dead letter queue. Each method returns once SQS has the letter."""
 
-    def __init__(
-        self, queue: ChangeQueue, notices: Notices, stats: Stats, model: str, stopping: threading.Event
-    ) -> None:
+    def __init__(self, queue: ChangeQueue, notices: Notices, stats: Stats, stopping: threading.Event) -> None:
         self._queue = queue
         self._notices = notices
         self._stats = stats
-        self._model = model
         self._stopping = stopping
 
     def row(self, task: Task, kind: str, reason: str) -> None:
@@ -93,11 +90,12 @@ class SetAside:
             reason=reason[:REASON_LIMIT_CHARS],
             source=task.source,
             namespace=task.namespace,
-            model=self._model,
+            index_host=task.index_host,
+            model=task.model,
             failed_at_ms=_now_ms(),
             change=task.change,
         )
-        identity = f"{task.namespace}\0{task.change.key}\0{task.change.version}\0{kind}"
+        identity = f"{task.index_host}\0{task.namespace}\0{task.change.key}\0{task.change.version}\0{kind}"
         self._send(encode(letter), task.group or UNREADABLE_GROUP, identity)
         self._note(kind, task.source, task.change.key)
 

@@ -6,15 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pinecone.errors import PineconeError
 
 from aviary.index import VectorIndex
 from aviary.logs import log
 from emu.lease import Lease, LeaseKeeper, LeaseLostError, now
+from emu.places import Means, Places
 from emu.planning import backfill_rows, plan
-from emu.processor import Processor, TextEmbedder, Unit
+from emu.processor import TextEmbedder, Unit
 from emu.queue import AwsError, ChangeQueue, Received
 from emu.retrying import Caller, IndexState, StoppingError
 from emu.setaside import Notices, SetAside
@@ -40,6 +41,10 @@ ENDING_SECONDS = 1.0
 Job = tuple[list[Received], Lease]
 
 
+def _refuse(name: str) -> NoReturn:
+    raise LookupError(f"this Emu was not told how to reach {name!r}")
+
+
 class Emu:
     """One worker process. `run()` until `stop()`, or `run_until_idle()`; build a new one to run again."""
 
@@ -51,8 +56,12 @@ class Emu:
         index: VectorIndex,
         embedder: TextEmbedder,
         sns: "SNSClient | None" = None,
+        open_index: Callable[[str], VectorIndex] = _refuse,
+        load_embedder: Callable[[str], TextEmbedder] = _refuse,
     ) -> None:
-        """Raises ValueError when the embedder is not of the settings' model and dimension."""
+        """`open_index` gives the index at another address than the configured one's, `load_embedder` another model of
+        AVIARY_MODELS; each is asked once for each name. Raises ValueError when the embedder is not of the settings'
+        model and dimension."""
         if (embedder.model, embedder.dimension) != (settings.model, settings.dimension):
             raise ValueError(
                 f"the embedder makes {embedder.dimension} numbers with {embedder.model!r}, and the settings ask for "
@@ -69,12 +78,12 @@ class Emu:
         self._index_state = IndexState()
         self._keeper = LeaseKeeper(queue, settings.visibility_seconds, settings.write_margin_seconds)
         self._notices = Notices(sns, settings.topic_arn, settings.dlq_url)
-        self._processor = Processor(
-            index=index,
-            embedder=embedder,
-            caller=Caller(self.stats, self._index_state, self._stopping),
+        self._places = Places(
+            settings,
+            Means(index=index, embedder=embedder, open_index=open_index, load_embedder=load_embedder),
+            caller=lambda host: Caller(self.stats, self._index_state, self._stopping, host),
             keeper=self._keeper,
-            aside=SetAside(queue, self._notices, self.stats, settings.model, self._stopping),
+            aside=SetAside(queue, self._notices, self.stats, self._stopping),
             stats=self.stats,
         )
         self._jobs: queues.SimpleQueue[Job | None] = queues.SimpleQueue()
@@ -241,9 +250,9 @@ class Emu:
                 self._idle_workers.release()
 
     def _work(self, messages: list[Received], lease: Lease) -> None:
-        unit = Unit(messages, lease, plan(messages, self._settings.model))
+        unit = Unit(messages, lease, plan(messages, self._places.refusal))
         try:
-            self._processor.process(unit)
+            self._places.process(unit)
         except LeaseLostError:
             self.stats.count("leases_lost")
             log(LOGGER, logging.WARNING, "lease_lost", messages=len(messages))
