@@ -12,18 +12,27 @@ from pelican.migrate import migrate
 from tests.conftest import Database
 
 ROLES = ("aviary_pelican", "aviary_frontend")
+# No service: people who look after dead letters.
+OPERATOR = "aviary_operator"
 # Every right that a role has in the end, by whatever way it came (its own grants, PUBLIC, ownership, membership). A new
 # line here is a decision: say in the migration what it is for.
 RIGHTS = """
 aviary_frontend | database | this | CONNECT, TEMPORARY
 aviary_frontend | function | sync.depth(smallint,smallint) | EXECUTE
+aviary_frontend | function | sync.absent(text,text[]) | EXECUTE
 aviary_frontend | relation | public.products | DELETE, INSERT, SELECT, UPDATE
+aviary_frontend | relation | sync.dead_letter | SELECT
 aviary_frontend | relation | sync.reindex | SELECT
 aviary_frontend | relation | sync.reindex_status | SELECT
 aviary_frontend | relation | sync.source | SELECT
 aviary_frontend | relation | sync.status | SELECT
 aviary_frontend | schema | public | USAGE
 aviary_frontend | schema | sync | USAGE
+aviary_operator | database | this | CONNECT, TEMPORARY
+aviary_operator | function | sync.absent(text,text[]) | EXECUTE
+aviary_operator | function | sync.enqueue(text,text[]) | EXECUTE
+aviary_operator | schema | public | USAGE
+aviary_operator | schema | sync | USAGE
 aviary_pelican | database | this | CONNECT, TEMPORARY
 aviary_pelican | function | sync.depth(smallint,smallint) | EXECUTE
 aviary_pelican | function | sync.enqueue_code(smallint,text,smallint) | EXECUTE
@@ -32,6 +41,7 @@ aviary_pelican | function | sync.request_backfill(smallint) | EXECUTE
 aviary_pelican | relation | public.products | SELECT
 aviary_pelican | relation | sync.backfill | INSERT, SELECT, UPDATE
 aviary_pelican | relation | sync.claim | SELECT, UPDATE
+aviary_pelican | relation | sync.dead_letter | DELETE, INSERT, SELECT
 aviary_pelican | relation | sync.outbox | DELETE, INSERT, SELECT
 aviary_pelican | relation | sync.reindex | SELECT, UPDATE
 aviary_pelican | relation | sync.reindex_status | SELECT
@@ -91,7 +101,7 @@ def migrated(postgres_server: PostgresServer) -> Iterator[Database]:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", [*ROLES, OPERATOR])
 def test_each_role_has_exactly_these_rights(migrated: Database, role: str) -> None:
     with psycopg.connect(migrated.dsn()) as connection:
         found = {row[0] for row in connection.execute(EFFECTIVE, [[role]])}
@@ -100,7 +110,7 @@ def test_each_role_has_exactly_these_rights(migrated: Database, role: str) -> No
     assert owned == (0,)
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", [*ROLES, OPERATOR])
 def test_no_role_has_an_attribute_a_membership_or_a_setting_that_lifts_it(migrated: Database, role: str) -> None:
     with psycopg.connect(migrated.dsn()) as connection:
         attributes = connection.execute(
@@ -143,6 +153,7 @@ NOBODY_MAY = [
     "INSERT INTO sync.claim DEFAULT VALUES",
     "DELETE FROM sync.claim",
     "DELETE FROM sync.backfill",
+    "UPDATE sync.dead_letter SET reason = ''",
     "TRUNCATE public.products",
     "LOCK TABLE sync.source IN ACCESS EXCLUSIVE MODE",
     # structure
@@ -239,14 +250,21 @@ FRONTEND_MAY_NOT = [
     "SELECT sync.key_expression('{id}')",
     "SELECT setval('public.products_id_seq', 1)",
 ]
-REFUSED = [(role, statement) for role in ROLES for statement in NOBODY_MAY]
+OPERATOR_MAY_NOT = [
+    "TABLE public.products",
+    "DELETE FROM public.products",
+    "TABLE sync.source",
+    "TABLE sync.dead_letter",
+]
+REFUSED = [(role, statement) for role in (*ROLES, OPERATOR) for statement in NOBODY_MAY]
 REFUSED += [("aviary_pelican", statement) for statement in PELICAN_MAY_NOT]
 REFUSED += [("aviary_frontend", statement) for statement in FRONTEND_MAY_NOT]
+REFUSED += [(OPERATOR, statement) for statement in (*PELICAN_MAY_NOT, *FRONTEND_MAY_NOT, *OPERATOR_MAY_NOT)]
 
 
 @pytest.fixture(scope="module")
 def sessions(migrated: Database) -> Iterator[dict[str, psycopg.Connection[tuple[object, ...]]]]:
-    opened = {role: psycopg.connect(migrated.dsn(user=role), autocommit=True) for role in ROLES}
+    opened = {role: psycopg.connect(migrated.dsn(user=role), autocommit=True) for role in (*ROLES, OPERATOR)}
     yield opened
     for connection in opened.values():
         connection.close()
@@ -270,6 +288,9 @@ def test_a_role_may_not(sessions: dict[str, psycopg.Connection[tuple[object, ...
         ("aviary_pelican", "DELETE FROM sync.outbox"),
         ("aviary_pelican", "UPDATE sync.claim SET messages = 0"),
         ("aviary_pelican", "SELECT sync.request_backfill(1::smallint)"),
+        ("aviary_frontend", "SELECT sync.absent('products', '{1}')"),
+        (OPERATOR, "SELECT sync.absent('products', '{1}')"),
+        (OPERATOR, "SELECT sync.enqueue('products', '{1}')"),
         ("aviary_frontend", "INSERT INTO public.products (sku, name) VALUES ('a', 'b')"),
         ("aviary_frontend", "UPDATE public.products SET name = ''"),
         ("aviary_frontend", "DELETE FROM public.products"),

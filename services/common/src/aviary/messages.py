@@ -78,7 +78,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One row that could not be processed, set aside alone: body of a message in the dead letter queue.
 
-    `body` instead of `change` holds a message that could not be read at all, as it came.
+    `change` is there when the row became a change; `key` and `version` always, but in letters of older writers, which
+    have them in `change` only. `body` instead holds a message that could not be read at all, as it came.
     """
 
     format: int = FORMAT
@@ -87,6 +88,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     namespace: str = ""
     index_host: str = ""
     model: str = ""
+    key: str = ""
+    version: int = 0
     failed_at_ms: int
     change: Change | None = None
     body: str = ""

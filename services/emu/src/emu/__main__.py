@@ -1,10 +1,11 @@
-"""`python -m emu`: receive changes, embed them, write them to Pinecone, until SIGTERM."""
+"""`python -m emu`: receive changes, embed them, write them to Pinecone, until SIGTERM. `python -m emu dlq`: dead letters."""
 
 import ctypes
 import gc
 import logging
 import os
 import signal
+import sys
 import threading
 from contextlib import ExitStack
 
@@ -14,18 +15,24 @@ from aviary.health import HealthServer
 from aviary.index import PineconeIndex
 from aviary.logs import configure, log
 from aviary.settings import from_environment
+from emu.dlq import cli
 from emu.queue import SqsQueue
 from emu.settings import EmuSettings
 from emu.worker import Emu
 
 LOGGER = logging.getLogger("emu")
 M_ARENA_MAX = -8  # malloc.h
+PURPOSE = """\
+Embeds changes and writes them to Pinecone, until SIGTERM.
+`python -m emu dlq --help`: what was set aside, and how to send it again."""
 
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; exit code 0 when drained."""
+    if sys.argv[1:2] == ["dlq"]:
+        sys.exit(cli.main(sys.argv[2:]))
     use_few_arenas()
-    settings = from_environment(EmuSettings, "emu", "Embeds changes and writes them to Pinecone, until SIGTERM.")
+    settings = from_environment(EmuSettings, "emu", PURPOSE)
     configure("emu", settings.log_level)
 
     def load_embedder(model: str) -> Embedder:

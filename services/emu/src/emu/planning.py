@@ -43,7 +43,6 @@ class Refused(NamedTuple):
     message: int
     kind: str
     reason: str
-    readable: bool
 
 
 class Plan(NamedTuple):
@@ -64,16 +63,16 @@ def plan(messages: Sequence[Received], refusal: Callable[[Batch], tuple[str, str
         try:
             batch = decode_batch(message.body)
         except UnknownFormatError as error:
-            refused.append(Refused(number, "unknown_format", str(error), readable=False))
+            refused.append(Refused(number, "unknown_format", str(error)))
             continue
         except InvalidMessageError as error:
-            refused.append(Refused(number, "unreadable", str(error), readable=False))
+            refused.append(Refused(number, "unreadable", str(error)))
             continue
         if message.sent_at_ms > batch.expires_at_ms:
             void.append(number)
             continue
         if (why := refusal(batch)) is not None:
-            refused.append(Refused(number, *why, readable=True))
+            refused.append(Refused(number, *why))
             continue
         for change in batch.changes:
             place = (batch.index_host, batch.namespace, change.key)

@@ -24,7 +24,6 @@ NOTICE_INTERVAL_SECONDS = 60.0
 NOTICE_KEYS = 20
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 10.0
-UNREADABLE_GROUP = "unreadable"
 
 
 class Notices:
@@ -92,11 +91,14 @@ class SetAside:
             namespace=task.namespace,
             index_host=task.index_host,
             model=task.model,
+            key=task.change.key,
+            version=task.change.version,
             failed_at_ms=_now_ms(),
             change=task.change,
         )
-        identity = f"{task.index_host}\0{task.namespace}\0{task.change.key}\0{task.change.version}\0{kind}"
-        self._send(encode(letter), task.group or UNREADABLE_GROUP, identity)
+        self._send(
+            encode(letter), f"{task.index_host}\0{task.namespace}\0{task.change.key}\0{task.change.version}\0{kind}"
+        )
         self._note(kind, task.source, task.change.key)
 
     def message(self, message: Received, refused: Refused) -> None:
@@ -104,8 +106,7 @@ class SetAside:
         body = encode(DeadLetter(reason=refused.reason[:REASON_LIMIT_CHARS], failed_at_ms=_now_ms(), body=message.body))
         if len(body.encode()) > MAX_MESSAGE_BYTES:
             body = message.body
-        group = message.group if refused.readable and message.group else UNREADABLE_GROUP
-        self._send(body, group, f"{refused.kind}\0{message.body}")
+        self._send(body, f"{refused.kind}\0{message.body}")
         self._note(refused.kind, "", "")
 
     def _note(self, kind: str, source: str, key: str) -> None:
@@ -113,12 +114,13 @@ class SetAside:
         self._notices.add(kind, source, key)
         log(LOGGER, logging.WARNING, "set_aside", kind=kind, source=source)
 
-    def _send(self, body: str, group: str, identity: str) -> None:
-        deduplication_id = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
+    def _send(self, body: str, identity: str) -> None:
+        name = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
         delay = FIRST_DELAY_SECONDS
         while True:
             try:
-                self._queue.dead_letter(body, group=group, deduplication_id=deduplication_id)
+                # A group of its own: letters of one group could only be read ten at a time.
+                self._queue.dead_letter(body, group=name, deduplication_id=name)
             except AwsError:
                 LOGGER.exception("dead_letter_failed")
                 self._stats.count("errors")

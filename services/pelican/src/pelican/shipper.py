@@ -36,11 +36,18 @@ FORGET_SECONDS = 60.0
 _logger = logging.getLogger(__name__)
 
 
+class Refused(NamedTuple):
+    """A row that no message can carry, and a sentence that says why."""
+
+    key: str
+    reason: str
+
+
 class Shipped(NamedTuple):
-    """What a claim became: changes for the queue, and reasons for the rows that no message can carry."""
+    """What a claim became: changes for the queue, and the rows that no message can carry."""
 
     changes: list[Captured]
-    refused: list[str]
+    refused: list[Refused]
 
 
 class Shipper:
@@ -112,8 +119,8 @@ class Shipper:
         for target in targets(claim):
             shipped = to_changes(claim, target)
             packed = pack(shipped.changes, _batch(claim, target.source, now_ms, expires_at_ms))
-            reasons = [*shipped.refused, *map(_too_big, packed.too_big)]
-            letters += [_letter(target.source, reason, now_ms) for reason in reasons]
+            refused = [*shipped.refused, *map(_too_big, packed.too_big)]
+            letters += [_letter(target.source, row, claim.version, now_ms) for row in refused]
             batches += packed.batches
             size += packed.size
         self._set_aside(claim, letters)
@@ -146,14 +153,12 @@ class Shipper:
         log(_logger, logging.INFO, "unfinished_claim_voided", group=group, messages=len(ids))
 
     def _set_aside(self, claim: Claim, letters: list[DeadLetter]) -> None:
-        if not letters:
-            return
-        bodies = [encode(letter) for letter in letters]
-        ids = [f"{deduplication_id(claim.work.group, claim.version, n)}-set-aside" for n, _ in enumerate(bodies)]
-        self._queue.set_aside(
-            claim.work.group, [Message(body, name, len(body.encode())) for body, name in zip(bodies, ids, strict=True)]
-        )
-        log(_logger, logging.ERROR, "rows_set_aside", source=claim.source.name, rows=len(letters))
+        for number, letter in enumerate(letters):
+            body = encode(letter)
+            name = f"{deduplication_id(claim.work.group, claim.version, number)}-set-aside"
+            self._queue.set_aside(name, [Message(body, name, len(body.encode()))])
+        if letters:
+            log(_logger, logging.ERROR, "rows_set_aside", source=claim.source.name, rows=len(letters))
 
     def _count(self, batches: list[Batch], set_aside: int) -> None:
         reasons = [change.reason for batch in batches for change in batch.changes]
@@ -186,12 +191,12 @@ def targets(claim: Claim) -> list[Target]:
 def to_changes(claim: Claim, target: Target) -> Shipped:
     """f of every row of the claim: an upsert, or a delete where the row is gone or its text blank."""
     changes: list[Captured] = []
-    refused: list[str] = []
+    refused: list[Refused] = []
     for row in claim.rows:
         try:
             changes.append(Captured(_to_change(claim, row, target), row.at_ms))
         except Exception as error:  # noqa: BLE001 - whatever one row's values do, its neighbours go on
-            refused.append(f"row {row.key!r} has no valid change: {type(error).__name__}")
+            refused.append(Refused(row.key, f"row {row.key!r} has no valid change: {type(error).__name__}"))
     return Shipped(changes, refused)
 
 
@@ -228,16 +233,19 @@ def _batch(claim: Claim, source: Source, now_ms: int, expires_at_ms: int) -> Bat
     )
 
 
-def _letter(source: Source, reason: str, now_ms: int) -> DeadLetter:
+def _letter(source: Source, refused: Refused, version: int, now_ms: int) -> DeadLetter:
     return DeadLetter(
-        reason=reason,
+        reason=refused.reason,
         source=source.name,
         namespace=source.namespace,
         index_host=source.index_host,
         model=source.model,
+        key=refused.key,
+        version=version,
         failed_at_ms=now_ms,
     )
 
 
-def _too_big(change: Change) -> str:
-    return f"row {change.key!r} does not fit a message of {MAX_MESSAGE_BYTES} bytes; shorten its metadata columns"
+def _too_big(change: Change) -> Refused:
+    reason = f"row {change.key!r} does not fit a message of {MAX_MESSAGE_BYTES} bytes; shorten its metadata columns"
+    return Refused(change.key, reason)

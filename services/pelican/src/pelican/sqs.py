@@ -23,7 +23,8 @@ class ChangeQueue(Protocol):
         """Returns once all are accepted, in order, within `group`."""
 
     def set_aside(self, group: str, messages: Sequence[Message]) -> None:
-        """Put dead letters where people look for them."""
+        """Put dead letters where people look for them. Of one group only ten can be read at a time, so give each its
+        own."""
 
     def depth(self) -> int:
         """Messages in the queue, waiting or being worked on. Approximate."""
