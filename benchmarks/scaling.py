@@ -120,7 +120,7 @@ class Service:
         """One minute's metrics: scale by them."""
         self._past.append(dict(values))
         self._ages.append(age)
-        self._set(now, max(self._wanted_by_targets(now), self._wanted_by_age(now)))
+        self._set(now, max(self._wanted_by_targets(now), self._wanted_by_age()))
 
     def _wanted_by_targets(self, now: float) -> int:
         wanted = []
@@ -137,7 +137,7 @@ class Service:
             return self.desired
         return most
 
-    def _wanted_by_age(self, now: float) -> int:
+    def _wanted_by_age(self) -> int:
         if len(self._ages) < 2 or min(self._ages) <= self.rules.age_seconds:
             return 0
         return self.desired + (2 if self._ages[-1] > 5 * self.rules.age_seconds else 1)
