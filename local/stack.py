@@ -114,7 +114,16 @@ class Stack:
                 self._service(name, "pelican", WRITERS, ("migrate", "sqs"), role="aviary_pelican")
                 for name in self.pelicans
             ),
-            self._service("frontend", "frontend", FACES, ("migrate", "index"), role="aviary_frontend"),
+            self._service(
+                "frontend",
+                "frontend",
+                FACES,
+                ("migrate", "index"),
+                role="aviary_frontend",
+                # Everybody here is one client: a limit for each would be one for all.
+                AVIARY_CLIENT_READS_PER_SECOND="0",
+                AVIARY_CLIENT_WRITES_PER_SECOND="0",
+            ),
         ]
 
     def steps(self) -> list[Step]:

@@ -18,9 +18,17 @@ from tests.services.pinecone.process import PineconeProcess, reset_sdk_budgets
 
 
 def settings(dsn: str, index_host: str, **given: object) -> FrontendSettings:
-    return FrontendSettings.model_validate(
-        {"postgres_dsn": SecretStr(dsn), "pinecone_api_key": SecretStr("test-key"), "index_host": index_host} | given
-    )
+    """As on a laptop, at a free port, without limits for the one client that the tests are."""
+    ours = {
+        "postgres_dsn": SecretStr(dsn),
+        "pinecone_api_key": SecretStr("test-key"),
+        "index_host": index_host,
+        "http_host": "127.0.0.1",
+        "http_port": 0,
+        "client_reads_per_second": 0,
+        "client_writes_per_second": 0,
+    }
+    return FrontendSettings.model_validate(ours | given)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from aviary.index import PineconeIndex, Record, Vector, VectorIndex
 from aviary.logs import JsonFormatter
 from aviary.source import DIMENSION, Source, index_metadata, key_text, render, vector_id
 from frontend.app import create_app
+from frontend.connections import server_config
 from frontend.embedding import TextEmbedder
 from frontend.services import Parts, Services
 from frontend.settings import FrontendSettings
@@ -62,9 +63,7 @@ class Server:
         wait_for_model: bool = True,
     ) -> None:
         app = create_app(settings, Parts(index=index, load_embedder=load))
-        config = uvicorn.Config(
-            app, host="127.0.0.1", port=0, log_config=None, access_log=False, h11_max_incomplete_event_size=262_144
-        )
+        config = server_config(app, settings)
         self.services: Services = app.state.services
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="frontend", daemon=True)

@@ -14,15 +14,11 @@ from aviary.index import PineconeIndex
 from aviary.logs import configure, log
 from aviary.settings import from_environment
 from frontend.app import create_app
+from frontend.connections import server_config
 from frontend.services import Parts, Services
 from frontend.settings import FrontendSettings
 
 logger = logging.getLogger("frontend")
-
-# The page itself says what is wrong with a query that is too long, so its request line must get through.
-MAX_HEAD_BYTES = 256 * 1024
-# Longer than a load balancer's 60 s, so that it never sends a request into a connection that is just closing.
-KEEP_ALIVE_SECONDS = 75
 
 
 class Server(uvicorn.Server):
@@ -58,21 +54,10 @@ def main() -> None:
         load_embedder=lambda: Embedder(settings.embed_precision, settings.embed_threads),
     )
     app: FastAPI = create_app(settings, parts)
-    config = uvicorn.Config(
-        app,
-        host=settings.http_host,
-        port=settings.http_port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=settings.drain_seconds,
-    )
     # The server repeats the signal that stopped it, for whoever handled it before: a clean end needs someone there.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    Server(config, app.state.services).run()
+    Server(server_config(app, settings), app.state.services).run()
     log(logger, logging.INFO, "stopped")
 
 

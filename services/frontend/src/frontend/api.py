@@ -27,8 +27,16 @@ Using = Annotated[Services, Depends(services_of)]
 ProductId = Annotated[int, Path(ge=1, le=MAX_ID, description="the product's id")]
 IfMatch = Annotated[str | None, Header(description="the `version` that the row must still have")]
 ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ProblemBody, "description": "The request cannot be read"},
+    421: {"model": ProblemBody, "description": "The server does not answer under that name"},
     422: {"model": ProblemBody, "description": "The request breaks a rule; each field is named"},
+    429: {"model": ProblemBody, "description": "Too many requests; Retry-After says when to come back"},
     503: {"model": ProblemBody, "description": "A part cannot be reached; try again"},
+}
+WRITING: dict[int | str, dict[str, Any]] = {
+    403: {"model": ProblemBody, "description": "The site is read-only, or the request comes from another site's page"},
+    408: {"model": ProblemBody, "description": "The body came too slowly"},
+    413: {"model": ProblemBody, "description": "The body is too large"},
 }
 MISSING: dict[int | str, dict[str, Any]] = {404: {"model": ProblemBody, "description": "No such row"}}
 CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": ProblemBody, "description": "The sku is taken"}}
@@ -118,7 +126,7 @@ async def list_products(
     return models.ProductPage(items=items, next=items[-1].id if len(rows) > limit else None)
 
 
-@router.post("/products", tags=["products"], status_code=201, summary="Create a product", responses=CONFLICT)
+@router.post("/products", tags=["products"], status_code=201, summary="Create a product", responses=WRITING | CONFLICT)
 async def create_product(new: models.NewProduct, services: Using, response: Response) -> models.SavedProduct:
     written = await services.products.create(new)
     response.headers["Location"] = f"/api/products/{written.row['id']}"
@@ -133,7 +141,9 @@ async def get_product(id: ProductId, services: Using, response: Response) -> mod
     return product
 
 
-@router.patch("/products/{id}", tags=["products"], summary="Change some fields", responses=MISSING | CONFLICT | CHANGED)
+@router.patch(
+    "/products/{id}", tags=["products"], summary="Change some fields", responses=WRITING | MISSING | CONFLICT | CHANGED
+)
 async def change_product(
     id: ProductId, change: models.ProductChange, services: Using, response: Response, if_match: IfMatch = None
 ) -> models.SavedProduct:
@@ -142,7 +152,7 @@ async def change_product(
     return models.SavedProduct(**written.row, sync=sync_of(written))
 
 
-@router.delete("/products/{id}", tags=["products"], summary="Delete a product", responses=MISSING | CHANGED)
+@router.delete("/products/{id}", tags=["products"], summary="Delete a product", responses=WRITING | MISSING | CHANGED)
 async def delete_product(id: ProductId, services: Using, if_match: IfMatch = None) -> models.DeletedProduct:
     written = await services.products.delete(id, _version(if_match))
     return models.DeletedProduct(id=id, sync=sync_of(written))

@@ -12,7 +12,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 
 from frontend import api, pages
-from frontend.middleware import MAX_BODY_BYTES, Guard
+from frontend.middleware import BODY_SECONDS, MAX_BODY_BYTES, Guard
 from frontend.problems import ProblemBody, ProblemError, from_validation
 from frontend.services import Parts, Services
 from frontend.settings import FrontendSettings
@@ -46,7 +46,7 @@ def create_app(settings: FrontendSettings, parts: Parts) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(GZipMiddleware, minimum_size=COMPRESS_FROM_BYTES, compresslevel=5)
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, settings=settings, refuse=_problem)
     return app
 
 
@@ -70,9 +70,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     known = {
-        400: ("bad_request", "the body cannot be read as JSON; check its syntax and numbers"),
+        400: ("bad_request", "the body cannot be read; check its syntax, its numbers and its size"),
         404: ("not_found", "there is nothing at this address"),
         405: ("method_not_allowed", "this address does not take that method"),
+        408: ("too_slow", f"the body did not come to its end in {BODY_SECONDS:.0f} seconds"),
         413: ("too_large", f"the body is larger than {MAX_BODY_BYTES:,} bytes; shorten it"),
     }
     code, message = known.get(error.status_code, ("error", str(error.detail)))

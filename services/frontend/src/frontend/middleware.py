@@ -1,25 +1,34 @@
-"""What every request passes: an id, the same-origin rule, security headers, one log line."""
+"""What every request passes: an id, who may ask how often and from where, limits, security headers, one log line."""
 
-import json
+import asyncio
 import logging
+import math
 import re
 import secrets
 import time
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aviary.logs import log
+from frontend.limiting import Limiter
+from frontend.origin import Sender, known_host, same_origin, sender
+from frontend.problems import ProblemError
+from frontend.settings import FrontendSettings
 
 logger = logging.getLogger(__name__)
 
-# An id that comes from outside goes into logs and headers: only what is harmless there.
 # A description of a million characters, however it is escaped, and no more.
 MAX_BODY_BYTES = 8 * 1024 * 1024
 # A larger body is still read to its end, and thrown away, so that its sender gets to read the refusal.
 DRAINED_BODY_BYTES = 64 * 1024 * 1024
+# The whole of a body; 8 MiB at 2 Mbit/s.
+BODY_SECONDS = 30.0
+# An id that comes from outside goes into logs and headers: only what is harmless there.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._=;:-]{8,128}")
 UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 PROBES = frozenset({"/healthz", "/readyz"})
@@ -37,13 +46,25 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+# A year. Over plain HTTP it would mean nothing, and a browser ignores it.
+HSTS = "max-age=31536000"
+
+Refuse = Callable[[Request, ProblemError], Awaitable[Response]]
 
 
 class Guard:
-    """Pure ASGI, because a request should pay microseconds for it."""
+    """Pure ASGI, because a request should pay microseconds for it. `refuse` makes a refusal's answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, settings: FrontendSettings, refuse: Refuse) -> None:
         self._app = app
+        self._settings = settings
+        self._refuse = refuse
+        self._limiter = Limiter(
+            client_reads=settings.client_reads_per_second,
+            client_writes=settings.client_writes_per_second,
+            total_reads=settings.total_reads_per_second,
+            total_writes=settings.total_writes_per_second,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,6 +74,9 @@ class Guard:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
+        asked_by = sender(scope, headers, self._settings.trusted_proxies)
+        if asked_by.encrypted:
+            scope["scheme"] = "https"
         status = 0
 
         async def answer(message: Message) -> None:
@@ -63,14 +87,20 @@ class Guard:
                 out["X-Request-Id"] = request_id
                 for name, value in SECURITY_HEADERS.items():
                     out.setdefault(name, value)
+                if asked_by.encrypted:
+                    out.setdefault("Strict-Transport-Security", HSTS)
                 # Rows change under their addresses; assets say otherwise themselves.
                 out.setdefault("Cache-Control", "no-store")
             await send(message)
 
+        async def refuse(problem: ProblemError) -> None:
+            response = await self._refuse(Request(scope), problem)
+            await response(scope, receive, answer)
+
         try:
-            if scope["method"] in UNSAFE_METHODS and not same_origin(headers):
-                message = "a change must come from this site's own pages (or from a client that is no browser)"
-                await _refuse(answer, 403, "cross_origin", message, request_id)
+            problem = None if scope["path"] in PROBES else self._objection(scope["method"], headers, asked_by)
+            if problem:
+                await refuse(problem)
             else:
                 await self._app(scope, _limited(receive), answer)
         except Exception:
@@ -79,7 +109,7 @@ class Guard:
             if status:
                 raise
             message = "something went wrong here; the request id finds it in the log"
-            await _refuse(answer, 500, "internal", message, request_id)
+            await refuse(ProblemError(500, "internal", message))
         finally:
             if scope["path"] not in PROBES or status >= 400:
                 route = scope.get("route")
@@ -95,18 +125,25 @@ class Guard:
                     request_id=request_id,
                 )
 
-
-def same_origin(headers: Headers) -> bool:
-    """Whether a request that changes something may: it comes from our own pages, or from no browser at all.
-
-    Every browser of today sends Sec-Fetch-Site, older ones send Origin with a POST; a program sends neither.
-    """
-    site = headers.get("sec-fetch-site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = headers.get("origin")
-    # Only the host: behind a load balancer the scheme differs.
-    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    def _objection(self, method: str, headers: Headers, asked_by: Sender) -> ProblemError | None:
+        """What speaks against even looking at the request."""
+        if not known_host(headers, self._settings.hosts):
+            return ProblemError(
+                421,
+                "unknown_host",
+                "this server does not answer under that name; AVIARY_ALLOWED_HOSTS lists those it does",
+            )
+        writes = method in UNSAFE_METHODS
+        if wait := (self._limiter.writes if writes else self._limiter.reads).admit(asked_by.client):
+            seconds = math.ceil(wait)
+            message = f"too many requests; come back in {seconds} s"
+            return ProblemError(429, "too_many_requests", message, headers={"Retry-After": str(seconds)})
+        if writes and self._settings.shows_only:
+            return ProblemError(403, "read_only", "this site shows rows and changes none (AVIARY_READ_ONLY)")
+        if writes and not same_origin(headers):
+            message = "a change must come from this site's own pages (or from a client that is no browser)"
+            return ProblemError(403, "cross_origin", message)
+        return None
 
 
 def _request_id(headers: Headers) -> str:
@@ -115,24 +152,32 @@ def _request_id(headers: Headers) -> str:
 
 
 def _limited(receive: Receive) -> Receive:
-    """`receive` that raises HTTPException 413 once the body is larger than it may be."""
+    """`receive` that raises HTTPException 413 once the body is larger than it may be, and 408 when it does not come to
+    its end in time."""
     size = 0
+    whole = False
+    ends_at: float | None = None
+
+    async def part() -> Message:
+        nonlocal size, whole, ends_at
+        if whole:
+            return await receive()
+        ends_at = ends_at or asyncio.get_running_loop().time() + BODY_SECONDS
+        try:
+            async with asyncio.timeout_at(ends_at):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(status_code=408, headers={"Connection": "close"}) from None
+        size += len(message.get("body", b""))
+        whole = not message.get("more_body")
+        return message
 
     async def limited() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
+        message = await part()
         if size <= MAX_BODY_BYTES:
             return message
-        while message.get("more_body") and size <= DRAINED_BODY_BYTES:
-            message = await receive()
-            size += len(message.get("body", b""))
+        while not whole and size <= DRAINED_BODY_BYTES:
+            await part()
         raise HTTPException(status_code=413)
 
     return limited
-
-
-async def _refuse(send: Send, status: int, code: str, message: str, request_id: str) -> None:
-    body = {"error": {"code": code, "message": message, "fields": []}, "request_id": request_id}
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
-    await send({"type": "http.response.body", "body": json.dumps(body).encode()})

@@ -17,12 +17,16 @@ from frontend.services import Services
 from frontend.sparkline import points
 
 NEWEST_SHOWN = 6
+# More than any form of ours has.
+MAX_FIELDS = 20
 TITLES = {
     403: "That is not allowed",
     404: "Nothing here",
     409: "Taken already",
     412: "Changed meanwhile",
+    421: "Not known under that name",
     422: "That does not work",
+    429: "Too many requests",
     503: "Not available at the moment",
 }
 
@@ -40,14 +44,16 @@ environment.filters["duration"] = duration
 
 def wants_html(request: Request) -> bool:
     """Whether an error at this address is read by a person."""
-    return not request.url.path.startswith(("/api/", "/healthz", "/readyz", "/openapi", "/static/"))
+    path: str = request.scope["path"]
+    return not path.startswith(("/api/", "/healthz", "/readyz", "/openapi", "/static/"))
 
 
 def render(
     request: Request, template: str, status: int = 200, headers: dict[str, str] | None = None, **context: Any
 ) -> HTMLResponse:
     services = services_of(request)
-    page = environment.get_template(template).render({"page": "", "asset": services.assets.url, **context})
+    always = {"page": "", "asset": services.assets.url, "editing": not services.settings.shows_only}
+    page = environment.get_template(template).render(always | context)
     return HTMLResponse(page, status_code=status, headers=headers)
 
 
@@ -181,7 +187,7 @@ async def delete_form(id: ProductId, request: Request, services: Using) -> Respo
 
 
 async def sent_form(request: Request) -> dict[str, str]:
-    form: FormData = await request.form()
+    form: FormData = await request.form(max_files=0, max_fields=MAX_FIELDS)
     return views.read_form(dict(form))
 
 
