@@ -237,7 +237,13 @@ emu = run(
 # After Pelican, whose task runs the migrations.
 frontend = run(
     "frontend",
-    workloads.frontend(config.frontend, images.references["frontend"], registry.repositories["frontend"]),
+    workloads.frontend(
+        config.frontend,
+        images.references["frontend"],
+        registry.repositories["frontend"],
+        host=load_balancer.host,
+        editing=config.web.editing,
+    ),
     config.frontend,
     groups.frontend,
     target_group_arn=load_balancer.target_group_arn,

@@ -125,6 +125,10 @@ class Web(Section):
     allowed_cidrs: tuple[Cidr, ...] = Field(
         default=("0.0.0.0/0",), min_length=1, description="Who may reach the load balancer", examples=["203.0.113.0/24"]
     )
+    editing: bool = Field(
+        default=False,
+        description="Whoever reaches the page may change rows (there is no login); needs webAllowedCidrs without everybody",
+    )
     firewall: bool = Field(
         default=False, description="AWS WAF with managed rules and a rate limit before the load balancer"
     )
@@ -134,6 +138,14 @@ class Web(Section):
     def _zone_needs_a_domain(self) -> Self:
         if self.hosted_zone_id and not self.domain_name:
             raise RuleError("domain_name", "it must be set, because webHostedZoneId is", "search.example.org")
+        return self
+
+    @model_validator(mode="after")
+    def _the_internet_may_not_edit(self) -> Self:
+        if self.editing and any(cidr.endswith("/0") for cidr in self.allowed_cidrs):
+            raise RuleError(
+                "allowed_cidrs", "with webEditing on it must name your own networks, not everybody", "203.0.113.0/24"
+            )
         return self
 
 

@@ -30,10 +30,11 @@ class LoadBalancerArgs:
 
 
 class LoadBalancer(pulumi.ComponentResource):
-    """`ready` exists once requests reach the target group. `dimensions` are those of its CloudWatch metrics."""
+    """`host` is the name that browsers ask for. `ready` exists once requests reach the target group. `dimensions` are those of its CloudWatch metrics."""
 
     arn: pulumi.Output[str]
     url: pulumi.Output[str]
+    host: pulumi.Output[str]
     dns_name: pulumi.Output[str]
     target_group_arn: pulumi.Output[str]
     dimensions: Mapping[str, pulumi.Output[str]]
@@ -85,6 +86,9 @@ class LoadBalancer(pulumi.ComponentResource):
             )
         self.arn = balancer.arn
         self.dns_name = balancer.dns_name
+        self.host = (
+            pulumi.Output.from_input(args.domain_name) if args.certificate_arn is not None else balancer.dns_name
+        )
         self.url = (
             pulumi.Output.from_input(f"https://{args.domain_name}")
             if args.certificate_arn is not None
@@ -96,6 +100,7 @@ class LoadBalancer(pulumi.ComponentResource):
             {
                 "arn": self.arn,
                 "url": self.url,
+                "host": self.host,
                 "dns_name": self.dns_name,
                 "target_group_arn": self.target_group_arn,
             }

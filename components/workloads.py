@@ -79,8 +79,16 @@ class Workloads:
             ],
         )
 
-    def frontend(self, size: ServiceSize, image: pulumi.Input[str], repository: aws.ecr.Repository) -> TaskArgs:
-        """Search and edit. Of the queues it may see the depths, for the status page."""
+    def frontend(
+        self,
+        size: ServiceSize,
+        image: pulumi.Input[str],
+        repository: aws.ecr.Repository,
+        *,
+        host: pulumi.Output[str],
+        editing: bool,
+    ) -> TaskArgs:
+        """Search, and with `editing` edit, under the name `host` alone. Of the queues it may see the depths, for the status page."""
         messaging = self.messaging
         return self._task(
             size,
@@ -92,7 +100,13 @@ class Workloads:
                 | self._postgres("aviary_frontend")
                 | self._queues()
                 | self._index()
-                | {"AVIARY_HTTP_PORT": str(FRONTEND_PORT)},
+                | {
+                    "AVIARY_HTTP_PORT": str(FRONTEND_PORT),
+                    "AVIARY_READ_ONLY": "false" if editing else "true",
+                    "AVIARY_ALLOWED_HOSTS": pulumi.Output.json_dumps([host]),
+                    # The load balancer, which appends the address that it was asked from.
+                    "AVIARY_TRUSTED_PROXIES": "1",
+                },
                 secrets=self._index_secrets(),
             ),
             statements=[

@@ -135,6 +135,14 @@ def test_values_come_as_the_types_they_are() -> None:
             ),
         ),
         (
+            "webEditing",
+            "true",
+            (
+                "aviary:webAllowedCidrs is '[\"0.0.0.0/0\"]', but with webEditing on it must name your own networks, "
+                "not everybody; run `pulumi config set --path 'webAllowedCidrs[0]' 203.0.113.0/24`"
+            ),
+        ),
+        (
             "alarms",
             "maybe",
             (

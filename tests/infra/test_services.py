@@ -1,5 +1,6 @@
 """What runs: the three services with their tasks, as the images and the services' own settings want them."""
 
+import json
 import re
 from typing import Any
 
@@ -80,6 +81,12 @@ def test_services_reach_what_they_are_connected_to(graph: Graph, stack: str) -> 
             "AVIARY_POSTGRES_ROOT_CERT": "/etc/ssl/rds/global-bundle.pem",
         }
 
+    web = {
+        "AVIARY_HTTP_PORT": "8000",
+        "AVIARY_READ_ONLY": "true",
+        "AVIARY_ALLOWED_HOSTS": json.dumps(["aviary.example.com" if stack == "prod" else "aviary-dev-alb.elb.test"]),
+        "AVIARY_TRUSTED_PROXIES": "1",
+    }
     found = {name: environment(container) for name, container in containers(graph).items()}
     assert found == {
         "pelican": common | queues | postgres("aviary_pelican"),
@@ -87,7 +94,7 @@ def test_services_reach_what_they_are_connected_to(graph: Graph, stack: str) -> 
         | queues
         | index
         | {"AVIARY_TOPIC_ARN": f"arn:aws:sns:us-east-1:123456789012:aviary-{stack}-notices"},
-        "frontend": common | queues | index | postgres("aviary_frontend") | {"AVIARY_HTTP_PORT": "8000"},
+        "frontend": common | queues | index | postgres("aviary_frontend") | web,
         "migrate": common
         | {
             "AVIARY_POSTGRES_AUTH": "dsn",
@@ -95,6 +102,11 @@ def test_services_reach_what_they_are_connected_to(graph: Graph, stack: str) -> 
             "?sslmode=verify-full&sslrootcert=/etc/ssl/rds/global-bundle.pem",
         },
     }
+
+
+def test_rows_are_changed_from_networks_that_somebody_named_and_from_nowhere_else() -> None:
+    graph = changed("prod", webEditing="true", webAllowedCidrs='["203.0.113.0/24"]')
+    assert environment(containers(graph)["frontend"])["AVIARY_READ_ONLY"] == "false"
 
 
 def test_secrets_come_by_reference_and_only_to_who_needs_them(graph: Graph, stack: str) -> None:
