@@ -54,6 +54,11 @@ class Reading(NamedTuple):
     def vectors(self) -> int:
         return sum(source.vectors for source in self.sources)
 
+    @property
+    def searchable(self) -> int:
+        """Rows that are searchable, as far as counting tells: a row has one vector, or several when its text is long."""
+        return sum(min(source.vectors, source.rows) for source in self.sources)
+
     def of(self, names: set[str]) -> "Reading":
         """The same with these sources only."""
         return self._replace(sources=[source for source in self.sources if source.name in names])

@@ -53,7 +53,7 @@ def _wait(state: dict[str, object], source: str) -> None:
                 reading = gauges.try_read()
                 if reading is not None:
                     mine = reading.of({source})
-                    screen.show(Event(kind="progress", name="index", done=mine.vectors, total=mine.rows))
+                    screen.show(Event(kind="progress", name="index", done=mine.searchable, total=mine.rows))
                     if mine.settled:
                         return
                 time.sleep(POLL_SECONDS)

@@ -157,7 +157,7 @@ class Run(Reporter):
             while reading is None or not reading.settled:
                 before, reading = reading, await self._supervisor.in_thread(gauges.try_read)
                 if reading is not None:
-                    self._send("progress", "", "index", reading.vectors, reading.rows)
+                    self._send("progress", "", "index", reading.searchable, reading.rows)
                 if reading != before:
                     moved_at = time.monotonic()
                 elif time.monotonic() - moved_at > STALLED_SECONDS:
@@ -165,12 +165,14 @@ class Run(Reporter):
                         "note", f"nothing has moved for {STALLED_SECONDS:.0f} s; {self._folder.logs} may say why"
                     )
                     moved_at = time.monotonic()
-                nearly = reading is not None and reading.vectors >= reading.rows
+                nearly = reading is not None and reading.searchable >= reading.rows
                 await asyncio.sleep(LAST_POLL_SECONDS if nearly else POLL_SECONDS)
         return self._summary(reading, time.time())
 
     def _summary(self, reading: "Reading", now: float) -> str:
-        text = f"{reading.vectors:,} of {reading.rows:,} rows are searchable"
+        text = f"{reading.searchable:,} of {reading.rows:,} rows are searchable"
+        if reading.vectors > reading.rows:
+            text += f" ({reading.vectors:,} vectors: long texts have several)"
         if self._loaded_rows:
             seconds = now - self._loaded_at
             text += (

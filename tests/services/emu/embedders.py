@@ -1,6 +1,7 @@
 """Embedders without meaning, for tests that do not need any."""
 
 import hashlib
+import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from aviary.chunking import Tokens
 from aviary.source import DIMENSION, MODEL
 
 Vectors = NDArray[np.float32]
@@ -26,6 +28,11 @@ class HashEmbedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         self.calls.append(list(texts))
         return np.stack([vector_of(text) for text in texts])
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """A token for each word and each sign."""
+        found = [[match.span() for match in re.finditer(r"\w+|[^\w\s]", text)] for text in texts]
+        return [Tokens(spans, range(len(spans))) for spans in found]
 
 
 class EndlessEmbedder(HashEmbedder):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from aviary.chunking import Tokens
 from aviary.embedder_graph import build_graph, map_weights, ov
 from aviary.embedder_packing import SHARED_WIDTH, WIDTH_STEP, Batch, batches, inputs
 from aviary.source import MODEL
@@ -64,7 +65,7 @@ class Embedder:
         self.max_tokens: int = _read(folder / "sentence_bert_config.json")["max_seq_length"]
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self.max_tokens)
+        self._tokenizer.no_truncation()
 
         threads = threads or default_threads()
         options = {
@@ -85,7 +86,7 @@ class Embedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (len(texts), dimension), in the order of `texts`. A text beyond `max_tokens` is cut."""
-        tokens = [encoding.ids for encoding in self._encode(texts)]
+        tokens = [self._cut(encoding.ids) for encoding in self._encode(texts)]
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
 
         def infer(batch: Batch) -> None:
@@ -105,7 +106,14 @@ class Embedder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens of each text the model reads: with [CLS] and [SEP], at most `max_tokens`."""
-        return [len(encoding) for encoding in self._encode(texts)]
+        return [min(len(encoding), self.max_tokens) for encoding in self._encode(texts)]
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """The tokens of each whole text, without [CLS] and [SEP], for `aviary.chunking.split`."""
+        found = self._tokenizer.encode_batch(list(map(_without_surrogates, texts)), add_special_tokens=False)
+        return [
+            Tokens(encoding.offsets, [-1 if word is None else word for word in encoding.word_ids]) for encoding in found
+        ]
 
     def _warm_up(self, threads: int) -> None:
         """Have every thread prepare its kernels for a query's usual lengths, so that no search waits for that."""
@@ -116,7 +124,11 @@ class Embedder:
         self._weights.file.madvise(mmap.MADV_DONTNEED)
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
-        return self._tokenizer.encode_batch_fast([SURROGATES.sub("\ufffd", text) for text in texts])
+        return self._tokenizer.encode_batch_fast(list(map(_without_surrogates, texts)))
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        # What the tokenizer's own truncation does, which would cut the texts for `tokens` too. The last is [SEP].
+        return ids if len(ids) <= self.max_tokens else [*ids[: self.max_tokens - 1], ids[-1]]
 
 
 def model_folder() -> Path:
@@ -142,6 +154,10 @@ def _check_pooling(folder: Path) -> None:
     path = folder / "1_Pooling" / "config.json"
     if path.exists() and not _read(path).get("pooling_mode_mean_tokens"):
         raise ValueError(f"{path} asks for another pooling than the mean of all tokens, which is all that is done here")
+
+
+def _without_surrogates(text: str) -> str:
+    return SURROGATES.sub("\ufffd", text)
 
 
 def _read(path: Path) -> dict[str, Any]:

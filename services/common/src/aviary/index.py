@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pinecone import Pinecone
 from pinecone.errors import NotFoundError, PineconeValueError
 
-from aviary.source import MetadataValue
+from aviary.source import MetadataValue, split_chunk_id
 
 Vector = NDArray[np.float32]
 
@@ -144,9 +144,11 @@ class PineconeIndex:
         """See VectorIndex. It asks by query and not by fetch, because the two see a write at different times."""
         # Records with equal vectors tie, so the nearest to a record need not be itself. The filter keeps the others
         # out where the id is the key; a hashed id (see source.vector_id) has to be looked for among the nearest.
-        if not id.startswith("~"):
-            return self._among_nearest(namespace, id, 1, {"_key": {"$eq": id}})
-        return next((match for k in (1, 100, 1_000) if (match := self._among_nearest(namespace, id, k))), None)
+        main, chunk = split_chunk_id(id)
+        same: dict[str, Any] = {"_chunk": {"$eq": chunk} if chunk else {"$exists": False}}
+        if not main.startswith("~"):
+            return self._among_nearest(namespace, id, 1, same | {"_key": {"$eq": main}})
+        return next((match for k in (1, 100, 1_000) if (match := self._among_nearest(namespace, id, k, same))), None)
 
     def count(self, namespace: str) -> int:
         """See VectorIndex."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from aviary.chunking import Chunking
 from aviary.source import MetadataValue
 
 FORMAT = 1
@@ -61,6 +62,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     `lane` is `live` or `backfill`. `captured_at_ms`: when the oldest change in it was captured, for freshness.
     `expires_at_ms`: the claim behind this batch was given up if SQS took the message later than this (its
     SentTimestamp), and the same keys have been or will be sent again; such a message is void.
+
+    `chunking`: how long texts are cut, as their hashes say. `most_chunks`: no row of the source was ever sent with a text
+    that could become more vectors than that, this message included; so there are none beyond to be deleted.
     """
 
     format: int = FORMAT
@@ -72,6 +76,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     lane: Literal["live", "backfill"] = "live"
     captured_at_ms: int
     expires_at_ms: int
+    chunking: Chunking = Chunking(most=1)
+    most_chunks: int = 1
     changes: tuple[Change, ...]
 
 

@@ -7,12 +7,13 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from aviary.source import DIMENSION, MODEL
+from aviary.chunking import FEWEST_TOKENS, MODEL_TOKENS, MOST_CHUNKS, Chunking
+from aviary.source import DEFAULT_CHUNKING, DIMENSION, MODEL
 
 
 class Settings(BaseSettings):
@@ -72,6 +73,38 @@ class IndexSettings(Settings):
         if not all(name.strip() and folder.strip() for name, _, folder in pairs):
             raise ValueError("must be NAME=FOLDER, with commas between, such as small=/models/small")
         return {name.strip(): folder.strip() for name, _, folder in pairs}
+
+
+class ChunkSettings(Settings):
+    """How texts that the model cannot read at once are cut. Part of what a text's hash stands for, so every service that
+    makes hashes must have the same; Emu is told by each message."""
+
+    chunk_tokens: int = Field(
+        default=DEFAULT_CHUNKING.tokens,
+        ge=FEWEST_TOKENS,
+        le=MODEL_TOKENS,
+        description="tokens of a text that make one vector; same in Pelican and frontend",
+    )
+    chunk_overlap_tokens: int = Field(
+        default=DEFAULT_CHUNKING.overlap, ge=0, description="of these, shared with the vector before; at most a quarter"
+    )
+    max_chunks: int = Field(
+        default=DEFAULT_CHUNKING.most, ge=1, le=MOST_CHUNKS, description="vectors a row; 1 switches chunking off"
+    )
+
+    @property
+    def chunking(self) -> Chunking:
+        """The three as one rule."""
+        return Chunking(tokens=self.chunk_tokens, overlap=self.chunk_overlap_tokens, most=self.max_chunks)
+
+    @model_validator(mode="after")
+    def _overlap_is_a_quarter_at_most(self) -> Self:
+        if self.chunk_overlap_tokens > self.chunk_tokens // 4:
+            raise ValueError(
+                f"AVIARY_CHUNK_OVERLAP_TOKENS ({self.chunk_overlap_tokens}) may be at most a quarter of "
+                f"AVIARY_CHUNK_TOKENS ({self.chunk_tokens}); lower the first or raise the second"
+            )
+        return self
 
 
 SettingsType = TypeVar("SettingsType", bound=Settings)

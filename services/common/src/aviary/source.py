@@ -20,11 +20,13 @@ from typing import Any
 
 import msgspec
 
+from aviary.chunking import Chunking
+
 MODEL = "all-MiniLM-L6-v2"
 DIMENSION = 384
 
 # The template's text is cut here, so that a row of any size fits a message (256 KiB) and a reader's memory. The
-# model itself reads the first 256 tokens, some 1,200 characters of English.
+# model itself reads 256 tokens at once, some 1,200 characters of English: see aviary.chunking.
 TEXT_LIMIT_CHARS = 20_000
 # Pinecone takes 40,960 bytes of metadata a record; one long column must not use it all up.
 METADATA_STRING_LIMIT_CHARS = 2_000
@@ -33,7 +35,9 @@ EXACT_INTEGER_LIMIT = 2**53
 # Pinecone: ids are 1 to 512 ASCII characters.
 PLAIN_ID_LIMIT_CHARS = 400
 PLAIN_ID = re.compile(r"[ -\"$-}]+")  # printable ASCII without "#" (kept for chunks) and "~" (marks a hash)
-RESERVED_METADATA = ("_key", "_version", "_text_hash")
+RESERVED_METADATA = ("_key", "_version", "_text_hash", "_chunks", "_chunk")
+CHUNK_MARK = "#"
+DEFAULT_CHUNKING = Chunking()
 
 MetadataValue = str | float | bool | list[str]
 
@@ -63,7 +67,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """What a row becomes in the index: f(row). `text_hash` also covers the model, so a new model makes it new."""
+    """What a row becomes in the index: f(row). `text_hash` also covers the model and how long texts are cut, so a new
+    model makes it new."""
 
     key: str
     text: str
@@ -93,16 +98,30 @@ def template_columns(template: str) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def text_hash(text: str, model: str = MODEL) -> str:
-    """24 hex digits over model and text: equal means that the stored vector is still right."""
-    return hashlib.blake2b(f"{model}\0{text}".encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+def text_hash(text: str, model: str = MODEL, chunking: Chunking = DEFAULT_CHUNKING) -> str:
+    """24 hex digits over text, model and, where it may matter to this text, chunking: equal means that the stored
+    vectors are still right."""
+    rule = f"\0{chunking.tokens}/{chunking.overlap}/{chunking.most}" if chunking.most_of(text) > 1 else ""
+    return hashlib.blake2b(f"{model}{rule}\0{text}".encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def vector_id(key: str) -> str:
-    """The Pinecone id of a key: the key itself where Pinecone allows it, else `~` and its SHA-256."""
+    """The Pinecone id of a key's main vector: the key itself where Pinecone allows it, else `~` and its SHA-256."""
     if len(key) <= PLAIN_ID_LIMIT_CHARS and PLAIN_ID.fullmatch(key):
         return key
     return "~" + hashlib.sha256(key.encode()).hexdigest()
+
+
+def chunk_id(main_id: str, number: int) -> str:
+    """The id of vector `number` of a row; 0 is the main one, which every row has."""
+    return f"{main_id}{CHUNK_MARK}{number}" if number else main_id
+
+
+def split_chunk_id(id: str) -> tuple[str, int]:
+    """What `chunk_id` was made of. An id that it cannot have made is taken for a main one."""
+    main, mark, number = id.rpartition(CHUNK_MARK)
+    is_ours = mark and main and number.isdecimal() and number.isascii() and not number.startswith("0")
+    return (main, int(number)) if is_ours else (id, 0)
 
 
 def key_text(values: Sequence[object]) -> str:
@@ -111,7 +130,7 @@ def key_text(values: Sequence[object]) -> str:
     return texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False)
 
 
-def render(source: Source, key: str, row: Mapping[str, Any]) -> Document | None:
+def render(source: Source, key: str, row: Mapping[str, Any], chunking: Chunking = DEFAULT_CHUNKING) -> Document | None:
     """What `row` becomes in the index, or None when its text is blank (such a row is not indexed).
 
     `row` maps at least the source's text and metadata columns to Python values as psycopg returns them.
@@ -121,7 +140,7 @@ def render(source: Source, key: str, row: Mapping[str, Any]) -> Document | None:
         return None
     text = source.text_template.format(**texts).strip()[:TEXT_LIMIT_CHARS]
     metadata = {c: value for c in source.metadata_columns if (value := as_metadata(row[c])) is not None}
-    return Document(key=key, text=text, text_hash=text_hash(text, source.model), metadata=metadata)
+    return Document(key=key, text=text, text_hash=text_hash(text, source.model, chunking), metadata=metadata)
 
 
 def as_text(value: object) -> str:
@@ -151,9 +170,11 @@ def as_metadata(value: object) -> MetadataValue | None:  # noqa: PLR0911 - one l
             return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)[:METADATA_STRING_LIMIT_CHARS]
 
 
-def index_metadata(document: Document, version: int) -> dict[str, MetadataValue]:
-    """The metadata record stored with the vector: the mapped columns and our three reserved fields."""
-    return {**document.metadata, "_key": document.key, "_version": version, "_text_hash": document.text_hash}
+def index_metadata(document: Document, version: int, chunk: int = 0, chunks: int = 1) -> dict[str, MetadataValue]:
+    """The metadata record stored with vector number `chunk` of the row's `chunks`: the mapped columns and our reserved
+    fields. `_chunks` has the main vector alone, `_chunk` every other, and a row of one vector neither."""
+    place: dict[str, MetadataValue] = {"_chunk": chunk} if chunk else {"_chunks": chunks} if chunks > 1 else {}
+    return {**document.metadata, "_key": document.key, "_version": version, "_text_hash": document.text_hash, **place}
 
 
 def check_metadata_columns(columns: Iterable[str]) -> None:

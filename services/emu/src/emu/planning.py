@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from aviary.chunking import Chunking
 from aviary.messages import Batch, Change, InvalidMessageError, UnknownFormatError, decode_batch
 from aviary.source import vector_id
 from emu.queue import Received
@@ -22,6 +23,9 @@ class Task(NamedTuple):
 
     `compare`: look at the stored record first, because it may be newer than the change (the message was received
     before) or may hold the right vector already (only metadata changed, or a backfill passes over it again).
+
+    `repeated`: one of the messages was received before, so any part of its work may have been done. `most_chunks`: see
+    `Batch`, of all the messages.
     """
 
     id: str
@@ -33,6 +37,9 @@ class Task(NamedTuple):
     change: Change
     live: bool
     compare: bool
+    repeated: bool
+    chunking: Chunking
+    most_chunks: int
     captured_at_ms: int
     waiting: tuple[int, ...]
 
@@ -78,8 +85,10 @@ def plan(messages: Sequence[Received], refusal: Callable[[Batch], tuple[str, str
             place = (batch.index_host, batch.namespace, change.key)
             before = newest.get(place)
             waiting = (*before.waiting, number) if before else (number,)
+            repeated = message.times > 1 or (before is not None and before.repeated)
+            most_chunks = max(batch.most_chunks, before.most_chunks if before else 1)
             if before and before.change.version > change.version:
-                newest[place] = before._replace(waiting=waiting)
+                newest[place] = before._replace(waiting=waiting, repeated=repeated, most_chunks=most_chunks)
                 continue
             newest[place] = Task(
                 id=vector_id(change.key),
@@ -91,6 +100,9 @@ def plan(messages: Sequence[Received], refusal: Callable[[Batch], tuple[str, str
                 change=change,
                 live=batch.lane == "live",
                 compare=message.times > 1 or change.text_unchanged or batch.lane == "backfill",
+                repeated=repeated,
+                chunking=batch.chunking,
+                most_chunks=most_chunks,
                 captured_at_ms=batch.captured_at_ms,
                 waiting=waiting,
             )

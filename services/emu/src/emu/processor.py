@@ -2,26 +2,24 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pinecone.errors import PineconeError
 
+from aviary.chunking import Tokens
 from aviary.index import MAX_DELETE_IDS, Record, VectorIndex, is_missing_namespace, upsert_requests
-from aviary.source import Document, index_metadata
+from aviary.source import chunk_id
 from emu.lease import Lease, LeaseKeeper, LeaseLostError
 from emu.planning import Plan, Task, by_namespace, chunks, finished, place
 from emu.queue import Received
 from emu.retrying import Caller
+from emu.rows import Row, Vectors, cut_long, has_hash, portions, records_of, rows_of, surplus
 from emu.setaside import SetAside
 from emu.stats import Stats
 from emu.validation import fault
 
 LOGGER = logging.getLogger(__name__)
-Vectors = NDArray[np.float32]
-T = TypeVar("T")
 # Embedding it tells a text that cannot be embedded from an embedder that cannot embed.
 KNOWN_GOOD_TEXT = "a bird"
 
@@ -34,6 +32,9 @@ class TextEmbedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Shape (len(texts), dimension), float32, L2-normalised, in the order of `texts`."""
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """The tokens of each whole text, for `aviary.chunking.split`."""
 
 
 class Unit:
@@ -50,6 +51,10 @@ class Unit:
         """Pinecone took it, or it is set aside, or a newer state is stored."""
         self._settled.add(place(task))
 
+    def is_settled(self, task: Task) -> bool:
+        """Whether it is one of those."""
+        return place(task) in self._settled
+
     def settle_message(self, number: int) -> None:
         """A refused message is in the dead letter queue."""
         self._blocked.discard(number)
@@ -61,10 +66,22 @@ class Unit:
 
 
 class Upsert(NamedTuple):
-    """A task with the record to write for it."""
+    """A record to write for a task. `is_last`: with it the task is done."""
 
     task: Task
     record: Record
+    is_last: bool
+
+
+class Removal(NamedTuple):
+    """A vector to delete for a task. `is_last`: with it the task is done."""
+
+    task: Task
+    id: str
+    is_last: bool
+
+
+Item = TypeVar("Item", Upsert, Removal)
 
 
 class Processor:
@@ -91,62 +108,89 @@ class Processor:
         self._embedding = embedding
 
     def process(self, unit: Unit, tasks_here: Sequence[Task]) -> None:
-        """Do these tasks of a unit; upserts before deletes. Raises LeaseLostError, StoppingError, or AwsError when
+        """Do these tasks of a unit; upserts before deletes of rows. Raises LeaseLostError, StoppingError, or AwsError when
         stopping."""
         for namespace, tasks in by_namespace(tasks_here).items():
-            current, reusable = self._compare(unit, namespace, tasks)
-            upserts = self._prepare(unit, [task for task in current if task.change.op == "upsert"], reusable)
-            for some in _requests(upserts):
-                self._upsert(unit, namespace, some)
-            for deletes in chunks([task for task in current if task.change.op == "delete"], MAX_DELETE_IDS):
-                self._delete(unit, namespace, deletes)
+            stored = self._fetch(unit, namespace, [task.id for task in tasks if task.compare])
+            current = self._newer(unit, tasks, stored)
+            rows = rows_of(current, stored, self._embedder)
+            # Before the main vectors are written: one of the right version must mean that nothing is left to do.
+            self._remove(unit, namespace, [
+                Removal(row.task, each, is_last=False)
+                for row in rows
+                for each in surplus(row.task, row.vectors, stored.get(row.task.id))
+            ])  # fmt: skip
+            for portion in portions(rows):
+                self._upsert(unit, namespace, self._prepare(unit, namespace, portion, stored))
+            self._remove(unit, namespace, [
+                Removal(task, each, is_last=each == task.id)
+                for task in current if task.change.op == "delete"
+                for each in (*surplus(task, 1, stored.get(task.id)), task.id)
+            ])  # fmt: skip
 
-    def _compare(self, unit: Unit, namespace: str, tasks: Sequence[Task]) -> tuple[list[Task], dict[str, Vectors]]:
-        """The tasks that are newer than what is stored, and by id the stored vectors that are still right."""
-        ids = [task.id for task in tasks if task.compare]
+    def _fetch(self, unit: Unit, namespace: str, ids: Sequence[str]) -> dict[str, Record]:
+        """The records that exist, by id."""
         if not ids:
-            return list(tasks), {}
+            return {}
         try:
-            stored = self._call(
-                "read", lambda: self._index.fetch(namespace, ids), lambda: self._keeper.read(unit.lease)
-            )
+            return self._call("read", lambda: self._index.fetch(namespace, ids), lambda: self._keeper.read(unit.lease))
         except PineconeError as error:
             if not is_missing_namespace(error):
                 raise
-            stored = {}
+            return {}
+
+    def _newer(self, unit: Unit, tasks: Sequence[Task], stored: Mapping[str, Record]) -> list[Task]:
+        """The tasks that are newer than what is stored; the others need nothing more."""
         current: list[Task] = []
-        reusable: dict[str, Vectors] = {}
         for task in tasks:
-            record = stored.get(task.id) if task.compare else None
+            record = stored.get(task.id)
             if record is not None and _version(record) >= task.change.version:
                 self._stats.count("fenced")
                 unit.settle(task)
                 continue
             current.append(task)
-            if record is not None and record.metadata.get("_text_hash") == task.change.text_hash:
-                reusable[task.id] = record.values
-        return current, reusable
+        return current
 
-    def _prepare(self, unit: Unit, tasks: Sequence[Task], reusable: dict[str, Vectors]) -> list[Upsert]:
-        """Records for the tasks; a task without a record that Pinecone can hold is set aside."""
-        texts = dict.fromkeys(task.change.text for task in tasks if task.id not in reusable)
-        embedded = self._embed(list(texts))
+    def _prepare(self, unit: Unit, namespace: str, rows: Sequence[Row], stored: Mapping[str, Record]) -> list[Upsert]:
+        """Records for the rows; one without records that Pinecone can hold is set aside."""
+        kept = self._kept(unit, namespace, [row for row in rows if not row.passages], stored)
+        # A row that has lost a vector, or has one of another state, is embedded after all.
+        found = [
+            row if row.passages or row.task.id in kept else row._replace(passages=(row.task.change.text,))
+            for row in rows
+        ]
+        cut_long(found, self._embedder)
+        embedded = self._embed(list(dict.fromkeys(passage for row in found for passage in row.passages)))
         upserts: list[Upsert] = []
-        for task in tasks:
-            change = task.change
-            values = reusable[task.id] if task.id in reusable else embedded.get(change.text)
-            if values is None:
+        for row in found:
+            task = row.task
+            vectors = kept[task.id] if not row.passages else [embedded[p] for p in row.passages if p in embedded]
+            if len(vectors) < len(row.passages):
                 self._poison(unit, task, "not_embeddable", "the embedding model fails on this text")
                 continue
-            document = Document(key=change.key, text=change.text, text_hash=change.text_hash, metadata=change.metadata)
-            record = Record(task.id, values, index_metadata(document, change.version))
-            wrong = fault(record, self._embedder.dimension)
+            records = records_of(row, vectors)
+            wrong = next(filter(None, (fault(record, self._embedder.dimension) for record in records)), None)
             if wrong is not None:
                 self._poison(unit, task, "invalid_record", wrong)
                 continue
-            upserts.append(Upsert(task, record))
-            self._stats.count("reused" if task.id in reusable else "embedded")
+            upserts += [Upsert(task, record, is_last=record.id == task.id) for record in records]
+            self._stats.count("embedded" if row.passages else "reused")
+            self._stats.count("chunks", len(records) - 1)
+            self._stats.count("cut", row.cut)
         return upserts
+
+    def _kept(
+        self, unit: Unit, namespace: str, rows: Sequence[Row], stored: Mapping[str, Record]
+    ) -> dict[str, list[Vectors]]:
+        """By main id, all vectors of the rows that are stored whole, of the right text."""
+        further = {row.task.id: [chunk_id(row.task.id, number) for number in range(1, row.vectors)] for row in rows}
+        records = {**stored, **self._fetch(unit, namespace, [each for ids in further.values() for each in ids])}
+        kept: dict[str, list[Vectors]] = {}
+        for row in rows:
+            found = [records[each] for each in (row.task.id, *further[row.task.id]) if each in records]
+            if len(found) == row.vectors and all(has_hash(record, row.task.change) for record in found):
+                kept[row.task.id] = [record.values for record in found]
+        return kept
 
     def _embed(self, texts: Sequence[str]) -> dict[str, Vectors]:
         """Vectors by text, without the texts that the model fails on even alone."""
@@ -167,36 +211,36 @@ class Processor:
             return vectors
 
     def _upsert(self, unit: Unit, namespace: str, upserts: Sequence[Upsert]) -> None:
-        records = [upsert.record for upsert in upserts]
-        tasks = [upsert.task for upsert in upserts]
-        if self._send(unit, tasks, lambda: self._index.upsert(namespace, records)):
-            self._stats.count("upserted", len(tasks))
-            return
-        for half in _halves(upserts):
-            self._upsert(unit, namespace, half)
+        for some in _requests(upserts):
+            self._write(unit, some, lambda some: self._index.upsert(namespace, [upsert.record for upsert in some]))
 
-    def _delete(self, unit: Unit, namespace: str, tasks: Sequence[Task]) -> None:
-        ids = [task.id for task in tasks]
-        if self._send(unit, tasks, lambda: self._index.delete(namespace, ids)):
-            self._stats.count("deleted", len(tasks))
-            return
-        for half in _halves(tasks):
-            self._delete(unit, namespace, half)
+    def _remove(self, unit: Unit, namespace: str, removals: Sequence[Removal]) -> None:
+        for some in chunks(removals, MAX_DELETE_IDS):
+            self._write(unit, some, lambda some: self._index.delete(namespace, [removal.id for removal in some]))
 
-    def _send(self, unit: Unit, tasks: Sequence[Task], request: Callable[[], None]) -> bool:
-        """Make one write request. False when Pinecone refuses what is in it; a single task is then set aside, and
-        several are for the caller to try by halves, until what is refused stands alone."""
+    def _write(self, unit: Unit, items: Sequence[Item], request: Callable[[Sequence[Item]], None]) -> None:
+        """Make one write request, and settle the tasks of which it holds the last item. What Pinecone refuses is tried by
+        halves, until all that is refused is of one task, which is set aside."""
+        # Nothing more is written of a task that is set aside.
+        items = [item for item in items if not unit.is_settled(item.task)]
+        if not items:
+            return
         try:
-            self._call("write", request, lambda: self._keeper.write(unit.lease))
+            self._call("write", lambda: request(items), lambda: self._keeper.write(unit.lease))
         except PineconeError as error:
-            if len(tasks) == 1:
-                self._poison(unit, tasks[0], "refused_by_index", f"Pinecone refuses it: {error}")
-            return False
-        for task in tasks:
+            if all(item.task is items[0].task for item in items):
+                self._poison(unit, items[0].task, "refused_by_index", f"Pinecone refuses it: {error}")
+                return
+            middle = len(items) // 2
+            self._write(unit, items[:middle], request)
+            self._write(unit, items[middle:], request)
+            return
+        done = [item.task for item in items if item.is_last]
+        for task in done:
             unit.settle(task)
-        for captured_at_ms in {task.captured_at_ms for task in tasks if task.live}:
+            self._stats.count("upserted" if task.change.op == "upsert" else "deleted")
+        for captured_at_ms in {task.captured_at_ms for task in done if task.live}:
             self._stats.fresh(captured_at_ms)
-        return True
 
     def _poison(self, unit: Unit, task: Task, kind: str, reason: str) -> None:
         # Without the lease another Emu has the row by now, and decides on it.
@@ -212,11 +256,6 @@ def _requests(upserts: Sequence[Upsert]) -> Iterator[Sequence[Upsert]]:
     for request in upsert_requests(upsert.record for upsert in upserts):
         yield upserts[start : start + len(request)]
         start += len(request)
-
-
-def _halves(items: Sequence[T]) -> tuple[Sequence[T], ...]:
-    middle = len(items) // 2
-    return (items[:middle], items[middle:]) if middle else ()
 
 
 def _version(record: Record) -> float:

@@ -17,6 +17,8 @@ COUNTERS = (
     "deleted",
     "embedded",
     "reused",
+    "chunks",
+    "cut",
     "fenced",
     "void",
     "poisoned",

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from aviary.chunking import Chunking
 from aviary.index import Match
 from aviary.source import RESERVED_METADATA, Document, render, vector_id
 from frontend.store import Database, Watched
@@ -49,9 +50,10 @@ def _plain(metadata: Mapping[str, object]) -> dict[str, object]:
 class Watcher:
     """Looks at rows and their vectors until they agree. Belongs to one event loop."""
 
-    def __init__(self, database: Database, index: AsyncIndex) -> None:
+    def __init__(self, database: Database, index: AsyncIndex, chunking: Chunking) -> None:
         self._database = database
         self._index = index
+        self._chunking = chunking
         self._places = asyncio.Semaphore(WATCHERS)
         self.stopping = asyncio.Event()
         self.looks = 0
@@ -62,7 +64,7 @@ class Watcher:
         """One look."""
         self.looks += 1
         row = await self._database.row(watched, key)
-        document = None if row is None else render(watched.source, key, row)
+        document = None if row is None else render(watched.source, key, row, self._chunking)
         match = await self._index.find(watched.source.namespace, vector_id(key))
         state: Literal["present", "blank", "absent"] = (
             "absent" if row is None else "blank" if document is None else "present"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from aviary.source import Source, as_metadata, as_text
@@ -14,10 +15,12 @@ from frontend.ranking import rrf
 from frontend.store import Database, FoundRow, Watched
 from frontend.vectors import AsyncIndex
 
-# Records asked for beyond the page, to stand in for rows deleted a moment ago.
+# Rows asked for beyond the page, to stand in for those deleted a moment ago.
 SPARE = 6
-# Each list's length in a hybrid search. Fixed, so that a later page does not change the order of an earlier one.
+# Rows in each list of a hybrid search. Fixed, so that a later page does not change the order of an earlier one.
 HYBRID_DEPTH = 200
+# Pinecone answers a query with so many records at most.
+MAX_MATCHES = 10_000
 
 
 class Query(NamedTuple):
@@ -107,25 +110,22 @@ class Searcher:
     async def _semantic(self, query: Query, watched: Watched, vector: Any, clock: "_Clock") -> tuple[list[Hit], bool]:
         need = query.offset + query.limit + 1
         # Where rows are put together, about two of them make a result; looking once costs less than looking twice.
-        depth = min((2 if query.similar == "group" else 1) * need + SPARE, MAX_DEPTH + SPARE)
+        wanted = min((2 if query.similar == "group" else 1) * need + SPARE, MAX_DEPTH + SPARE)
         while True:
-            found = await self._index.query(watched.source.namespace, vector, depth, conditions(query.filters))
-            clock.index += clock.lap()
-            scores = {str(match.metadata["_key"]): match.score for match in found if "_key" in match.metadata}
+            scores, is_all = await self._nearest(query, watched, vector, wanted, clock)
             rows = await self._rows(query, watched, list(scores), clock)
             groups = _groups(query, watched.source, [key for key in scores if key in rows], rows)
-            if len(groups) >= need or len(found) < depth or depth >= MAX_DEPTH:
+            if len(groups) >= need or is_all or wanted >= MAX_DEPTH:
                 break
             # Many rows have gone since they were indexed, or are alike: look deeper for as many as the page needs.
-            depth = min(2 * depth, MAX_DEPTH)
+            wanted = min(2 * wanted, MAX_DEPTH)
         hits, more = _page(query, groups, rows, scores, scores)
         clock.rows += clock.lap()
         return hits, more
 
     async def _hybrid(self, query: Query, watched: Watched, vector: Any, clock: "_Clock") -> tuple[list[Hit], bool]:
-        found = await self._index.query(watched.source.namespace, vector, HYBRID_DEPTH, conditions(query.filters))
-        clock.index += clock.lap()
-        similarity = {str(match.metadata["_key"]): match.score for match in found if "_key" in match.metadata}
+        nearest, _ = await self._nearest(query, watched, vector, HYBRID_DEPTH, clock)
+        similarity = dict(islice(nearest.items(), HYBRID_DEPTH))
         by_words = await self._database.rank_by_words(watched, query.text, HYBRID_DEPTH, query.filters)
         clock.rows += clock.lap()
         fused = dict(rrf([list(similarity), by_words]))
@@ -134,6 +134,25 @@ class Searcher:
         hits, more = _page(query, groups, rows, fused, similarity)
         clock.rows += clock.lap()
         return hits, more
+
+    async def _nearest(
+        self, query: Query, watched: Watched, vector: Any, rows: int, clock: "_Clock"
+    ) -> tuple[dict[str, float], bool]:
+        """Keys of the nearest rows with their scores, best first: `rows` of them or more, or all that there are, and
+        whether it is all. A long text has several vectors; the nearest of them is the row's score."""
+        depth = rows
+        while True:
+            found = await self._index.query(watched.source.namespace, vector, depth, conditions(query.filters))
+            clock.index += clock.lap()
+            scores: dict[str, float] = {}
+            for match in found:
+                if "_key" in match.metadata:
+                    scores.setdefault(str(match.metadata["_key"]), match.score)
+            is_all = len(found) < depth
+            if len(scores) >= rows or is_all or depth >= MAX_MATCHES:
+                return scores, is_all
+            # As deep as it takes when further rows have as many vectors in the way, at least twice as deep.
+            depth = min(max(2, -(-rows // max(1, len(scores)))) * depth, MAX_MATCHES)
 
     async def _rows(self, query: Query, watched: Watched, keys: list[str], clock: "_Clock") -> dict[str, FoundRow]:
         """Rows that exist and still pass the filters: the index may be a moment behind the table."""

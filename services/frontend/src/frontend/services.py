@@ -39,7 +39,7 @@ class Services:
         self.embedder = QueryEmbedder(parts.load_embedder)
         self.queues = QueueDepths(settings)
         self.products = Products(self.database)
-        self.watcher = Watcher(self.database, self.index)
+        self.watcher = Watcher(self.database, self.index, settings.chunking)
         self.searcher = Searcher(self.database, self.index, self.embedder, self.watcher)
         self.board = StatusBoard(self.database, self.index, self.queues, self.watcher)
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from aviary.settings import DatabaseSettings, IndexSettings
+from aviary.settings import ChunkSettings, DatabaseSettings, IndexSettings
 from frontend.origin import LOOPBACK_NAMES
 
 EXAMPLE_QUERIES = (
@@ -18,7 +18,7 @@ EXAMPLE_QUERIES = (
 )
 
 
-class FrontendSettings(DatabaseSettings, IndexSettings):
+class FrontendSettings(DatabaseSettings, IndexSettings, ChunkSettings):
     """Database, index, and where to listen. The queues' addresses are wanted only for the status page: without them
     it says that their depths are not known."""
 

@@ -35,7 +35,7 @@ State = Literal["in_step", "catching_up", "attention", "unknown"]
 
 
 class SourceStatus(BaseModel):
-    """One watched table. `rows` and `without_text` come from counting; `estimated` says that the table was too big
+    """One watched table. Where `long_texts` is true, a row may have several vectors. `rows` and `without_text` come from counting; `estimated` says that the table was too big
     to count in 3 s and the numbers are the planner's. `pending` counts keys in the outbox, of which `backfill` are
     in the slow lane. Unknown numbers are null."""
 
@@ -45,6 +45,7 @@ class SourceStatus(BaseModel):
     without_text: int | None
     estimated: bool
     vectors: int | None
+    long_texts: bool
     pending: int | None
     backfill: int | None
     oldest_pending_ms: int | None
@@ -71,7 +72,7 @@ class Searchable(BaseModel):
 
 
 class Status(BaseModel):
-    """One sample. `state`: `in_step` (nothing pending, index equals tables by count), `catching_up`, `attention`
+    """One sample. `state`: `in_step` (nothing pending, index equals tables as far as counting tells), `catching_up`, `attention`
     (dead letters), or `unknown` (a part cannot be reached; `troubles` says which)."""
 
     at: datetime
@@ -170,6 +171,7 @@ class StatusBoard:
                     without_text=without_text,
                     estimated=estimated,
                     vectors=vectors,
+                    long_texts=one.most_chunks > 1,
                     pending=waiting["pending"] if waiting else 0,
                     backfill=waiting["backfill"] if waiting else 0,
                     oldest_pending_ms=waiting["oldest_ms"] if waiting else None,
@@ -212,10 +214,17 @@ def judge(sources: list[SourceStatus], totals: Totals) -> State:
         return "attention"
     if not sources or any(s.vectors is None or s.rows is None for s in sources) or totals.outbox is None:
         return "unknown"
-    behind = any(
-        not s.estimated and s.rows is not None and s.vectors != s.rows - (s.without_text or 0) for s in sources
-    )
+    behind = any(not s.estimated and not _holds_all(s) for s in sources)
     return "catching_up" if totals.outbox or totals.queue or behind else "in_step"
+
+
+def _holds_all(source: SourceStatus) -> bool:
+    """Whether there are as many vectors as there should be. How many a long text has is known to nobody who only counts,
+    so in a source with long texts they must be at least as many as rows."""
+    if source.rows is None or source.vectors is None:
+        return False
+    expected = source.rows - (source.without_text or 0)
+    return source.vectors >= expected if source.long_texts and expected else source.vectors == expected
 
 
 def summary(measurements: list[Measurement]) -> Searchable:

@@ -45,11 +45,13 @@ Row = dict[str, Any]
 
 
 class Watched(NamedTuple):
-    """A source, and what the catalogue says of its table. `types` maps each column to its type as SQL writes it."""
+    """A source, and what the catalogue says of its table. `types` maps each column to its type as SQL writes it.
+    `most_chunks`: how many vectors a row may have."""
 
     source: Source
     types: dict[str, str]
     texts: frozenset[str]
+    most_chunks: int = 1
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -243,6 +245,7 @@ def _watched(row: DictRow) -> Watched:
         source,
         types={column["name"]: column["type"] for column in columns},
         texts=frozenset(column["name"] for column in columns if column["text"]),
+        most_chunks=row["most_chunks"],
     )
 
 
@@ -296,7 +299,7 @@ def _found(watched: Watched, row: DictRow) -> FoundRow:
 # regtype::text is a type's name as SQL reads it back, quoted where it must be.
 _SOURCES = """
 SELECT s.id, s.name, s.schema_name AS schema, s.table_name AS table, s.key_columns, s.text_template,
-       s.metadata_columns, s.namespace, s.index_host, s.model,
+       s.metadata_columns, s.namespace, s.index_host, s.model, s.most_chunks,
        (SELECT json_agg(json_build_object('name', a.attname, 'type', a.atttypid::regtype::text,
                                           'text', ty.typcategory = 'S'))
           FROM pg_attribute a JOIN pg_type ty ON ty.oid = a.atttypid

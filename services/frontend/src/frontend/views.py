@@ -245,7 +245,11 @@ def flow_tiles(status: Status, history: list[Status]) -> list[Tile]:
         tile("Rows", "rows", f"{blank:,} without text" if blank else "all with text"),
         tile("Outbox", "outbox", "keys waiting for Pelican", alarming=bool(totals.outbox)),
         tile("Queue", "queue", "messages for Emu", alarming=bool(totals.queue)),
-        tile("Vectors", "vectors", "searchable"),
+        tile(
+            "Vectors",
+            "vectors",
+            "searchable; long texts have several" if any(s.long_texts for s in status.sources) else "searchable",
+        ),
     ]
 
 

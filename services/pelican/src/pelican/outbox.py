@@ -56,6 +56,7 @@ DELETE FROM sync.outbox WHERE lane = %s AND source_id = %s AND shard = %s AND se
 _CLEAR = "UPDATE sync.claim SET messages = 0 WHERE source_id = %s AND shard = %s AND version = %s"
 _ENQUEUE = """
 INSERT INTO sync.outbox (source_id, shard, lane, keys, key_count) VALUES (%s, %s, %s, %s, %s)"""
+_RAISE_MOST_CHUNKS = "UPDATE sync.source SET most_chunks = %s WHERE id = %s AND most_chunks < %s"
 
 
 class LostClaimError(RuntimeError):
@@ -108,7 +109,8 @@ class Earlier(NamedTuple):
 class Claim(NamedTuple):
     """What was read of a shard in one snapshot, and the version that all of it carries.
 
-    `columns` names each Row's values. `at` is time.monotonic() before the snapshot was taken.
+    `columns` names each Row's values. `at` is time.monotonic() before the snapshot was taken. `most_chunks`: what any
+    earlier message of this shard may have made of one row, at most.
     """
 
     work: Work
@@ -116,6 +118,7 @@ class Claim(NamedTuple):
     other: Other | None
     columns: tuple[str, ...]
     version: int
+    most_chunks: int
     earlier: Earlier
     seqs: list[int]
     rows: list[Row]
@@ -193,16 +196,17 @@ class PostgresOutbox:
         if not found:
             self._unlock(work)
             return None
-        seqs, revision, *earlier = found[0][:5]
+        seqs, revision, most_chunks, *earlier = found[0][:6]
         claim = Claim(
             work=work,
             source=known.source,
             other=known.other,
             columns=known.columns,
             version=int(version),
+            most_chunks=most_chunks or 1,
             earlier=Earlier(*earlier),
             seqs=seqs,
-            rows=[Row(r[5], r[6], r[7], bool(r[8]), r[rows.HEAD_COLUMNS :]) for r in found],
+            rows=[Row(r[6], r[7], r[8], bool(r[9]), r[rows.HEAD_COLUMNS :]) for r in found],
             at=at,
         )
         if revision != known.revision:
@@ -211,6 +215,10 @@ class PostgresOutbox:
             self.release(claim)
             return self.claim(work, keys)
         return claim
+
+    def raise_most_chunks(self, claim: Claim, most: int) -> None:
+        """Note, durably, that rows of the source may have so many vectors from now on; never fewer again."""
+        self.connection.execute(_RAISE_MOST_CHUNKS, (most, claim.source.id, most), prepare=True)
 
     def fence(self, claim: Claim, messages: int, expires_at_ms: int) -> None:
         """Announce, durably, how many messages are about to be sent; raises LostClaimError when a newer claim has been

@@ -15,7 +15,7 @@ from aviary.source import METADATA_STRING_LIMIT_CHARS, TEXT_LIMIT_CHARS, Source
 from pelican.tables import CUT_TYPE_NAMES, Column, Table
 
 # What stands before the mapped columns in a row of a claim.
-HEAD_COLUMNS = 9
+HEAD_COLUMNS = 10
 
 # One snapshot for all of it: what the outbox says changed, and what those rows are now. `limit` keys or a little more:
 # an outbox row is taken whole, and holds one at least. What belongs to the claim and not to a key stands in the first row only.
@@ -34,11 +34,11 @@ wanted AS MATERIALIZED (
          (extract(epoch FROM min(t.enqueued_at)) * 1000)::bigint AS at_ms, row_number() OVER () AS number
   FROM taken t CROSS JOIN LATERAL unnest(t.keys) AS k(key) GROUP BY k.key),
 head AS (
-  SELECT (SELECT array_agg(seq) FROM taken) AS seqs, s.revision, c.version, c.messages,
+  SELECT (SELECT array_agg(seq) FROM taken) AS seqs, s.revision, s.most_chunks, c.version, c.messages,
          (extract(epoch FROM greatest(c.expires_at, 'epoch')) * 1000)::bigint AS expires_at_ms
   FROM sync.claim c LEFT JOIN sync.source s ON s.id = c.source_id
   WHERE c.source_id = {source_id} AND c.shard = %(shard)s)
-SELECT h.seqs, h.revision, h.version, h.messages, h.expires_at_ms,
+SELECT h.seqs, h.revision, h.most_chunks, h.version, h.messages, h.expires_at_ms,
        w.key, w.text_unchanged, w.at_ms, r.found {aliases}
 FROM wanted w
 LEFT JOIN head h ON w.number = 1

@@ -55,6 +55,7 @@ class Pelican:
             self._queue,
             self.gate,
             self.stats,
+            chunking=settings.chunking,
             claim_seconds=settings.claim_seconds,
             expiry_seconds=settings.expiry_seconds,
         )

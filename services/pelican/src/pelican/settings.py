@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from aviary.settings import DatabaseSettings, QueueSettings
+from aviary.settings import ChunkSettings, DatabaseSettings, QueueSettings
 
 
-class PelicanSettings(DatabaseSettings, QueueSettings):
+class PelicanSettings(DatabaseSettings, QueueSettings, ChunkSettings):
     """Of the worker. The other commands need DatabaseSettings only."""
 
     workers: int = Field(default=2, ge=1, le=16, description="threads, each with a connection of its own")

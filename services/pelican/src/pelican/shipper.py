@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 import psycopg
 
+from aviary.chunking import Chunking
 from aviary.logs import log
 from aviary.messages import MAX_MESSAGE_BYTES, Batch, Change, DeadLetter, encode
 from aviary.source import Source, render
@@ -44,10 +45,12 @@ class Refused(NamedTuple):
 
 
 class Shipped(NamedTuple):
-    """What a claim became: changes for the queue, and the rows that no message can carry."""
+    """What a claim became: changes for the queue, and the rows that no message can carry. `most_chunks`: how many vectors
+    one of the changes may need."""
 
     changes: list[Captured]
     refused: list[Refused]
+    most_chunks: int
 
 
 class Shipper:
@@ -60,6 +63,7 @@ class Shipper:
         gate: Gate,
         stats: Stats,
         *,
+        chunking: Chunking,
         claim_seconds: float,
         expiry_seconds: float,
         clock: Callable[[], float] = time.monotonic,
@@ -68,6 +72,7 @@ class Shipper:
         self._queue = queue
         self._gate = gate
         self._stats = stats
+        self._chunking = chunking
         self._claim_seconds = claim_seconds
         self._expiry_seconds = expiry_seconds
         self._clock = clock
@@ -112,15 +117,20 @@ class Shipper:
         group = claim.work.group
         now_ms = time.time_ns() // 1_000_000
         expires_at_ms = now_ms + int((self._expiry_seconds - (self._clock() - claim.at)) * 1000)
-        self._void_earlier(claim, _batch(claim, claim.source, now_ms, expires_at_ms), now_ms)
+        self._void_earlier(claim, self._batch(claim, claim.source, claim.most_chunks, now_ms, expires_at_ms), now_ms)
+        shipped = [(target.source, to_changes(claim, target, self._chunking)) for target in targets(claim)]
+        most_chunks = max((found.most_chunks for _, found in shipped), default=1)
+        if most_chunks > claim.most_chunks:
+            # Before the first such message: every later claim must know what there may be to delete.
+            self._outbox.raise_most_chunks(claim, most_chunks)
         batches: list[Batch] = []
         letters: list[DeadLetter] = []
         size = 0
-        for target in targets(claim):
-            shipped = to_changes(claim, target)
-            packed = pack(shipped.changes, _batch(claim, target.source, now_ms, expires_at_ms))
-            refused = [*shipped.refused, *map(_too_big, packed.too_big)]
-            letters += [_letter(target.source, row, claim.version, now_ms) for row in refused]
+        for source, found in shipped:
+            template = self._batch(claim, source, max(most_chunks, claim.most_chunks), now_ms, expires_at_ms)
+            packed = pack(found.changes, template)
+            refused = [*found.refused, *map(_too_big, packed.too_big)]
+            letters += [_letter(source, row, claim.version, now_ms) for row in refused]
             batches += packed.batches
             size += packed.size
         self._set_aside(claim, letters)
@@ -135,6 +145,22 @@ class Shipper:
         self._check_time(claim)
         self._row_bytes[claim.work.source_id] = size / len(claim.rows) + 1
         self._count(batches, len(letters))
+
+    def _batch(self, claim: Claim, source: Source, most_chunks: int, now_ms: int, expires_at_ms: int) -> Batch:
+        """An empty batch for the place that `source` describes."""
+        return Batch(
+            source=source.name,
+            namespace=source.namespace,
+            index_host=source.index_host,
+            model=source.model,
+            shard=claim.work.shard,
+            lane="live" if claim.work.lane == LIVE else "backfill",
+            captured_at_ms=now_ms,
+            expires_at_ms=expires_at_ms,
+            chunking=self._chunking,
+            most_chunks=most_chunks,
+            changes=(),
+        )
 
     def _check_time(self, claim: Claim) -> None:
         if self._clock() - claim.at > self._claim_seconds:
@@ -188,23 +214,26 @@ def targets(claim: Claim) -> list[Target]:
     return [active] if other is None or other.state == DROPPING else [active, Target(other.source)]
 
 
-def to_changes(claim: Claim, target: Target) -> Shipped:
+def to_changes(claim: Claim, target: Target, chunking: Chunking) -> Shipped:
     """f of every row of the claim: an upsert, or a delete where the row is gone or its text blank."""
     changes: list[Captured] = []
     refused: list[Refused] = []
+    most_chunks = 1
     for row in claim.rows:
         try:
-            changes.append(Captured(_to_change(claim, row, target), row.at_ms))
+            change = _to_change(claim, row, target, chunking)
+            changes.append(Captured(change, row.at_ms))
+            most_chunks = max(most_chunks, chunking.most_of(change.text))
         except Exception as error:  # noqa: BLE001 - whatever one row's values do, its neighbours go on
             refused.append(Refused(row.key, f"row {row.key!r} has no valid change: {type(error).__name__}"))
-    return Shipped(changes, refused)
+    return Shipped(changes, refused, most_chunks)
 
 
-def _to_change(claim: Claim, row: Row, target: Target) -> Change:
+def _to_change(claim: Claim, row: Row, target: Target, chunking: Chunking) -> Change:
     if not row.found or target.drops:
         return Change(key=row.key, version=claim.version, op="delete", reason="gone")
     values = dict(zip(claim.columns, row.values, strict=True))
-    document = render(target.source, row.key, values)
+    document = render(target.source, row.key, values, chunking)
     if document is None:
         return Change(key=row.key, version=claim.version, op="delete", reason="blank")
     return Change(
@@ -215,21 +244,6 @@ def _to_change(claim: Claim, row: Row, target: Target) -> Change:
         text_hash=document.text_hash,
         metadata=document.metadata,
         text_unchanged=row.text_unchanged,
-    )
-
-
-def _batch(claim: Claim, source: Source, now_ms: int, expires_at_ms: int) -> Batch:
-    """An empty batch for the place that `source` describes."""
-    return Batch(
-        source=source.name,
-        namespace=source.namespace,
-        index_host=source.index_host,
-        model=source.model,
-        shard=claim.work.shard,
-        lane="live" if claim.work.lane == LIVE else "backfill",
-        captured_at_ms=now_ms,
-        expires_at_ms=expires_at_ms,
-        changes=(),
     )
 
 
