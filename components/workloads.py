@@ -33,8 +33,8 @@ class Workloads:
     index: VectorIndex
 
     def pelican(self, size: ServiceSize, image: pulumi.Input[str], repository: aws.ecr.Repository) -> TaskArgs:
-        """Outbox to queue; a row that no message can carry to the dead letter queue. Before it, the migrations: the
-        only container that has the database owner's password."""
+        """Outbox to queue; a row that no message can carry to the dead letter queue, which it looks into for the status
+        page and cannot empty. Before it, the migrations: the only container that has the database owner's password."""
         messaging = self.messaging
         return self._task(
             size,
@@ -45,7 +45,15 @@ class Workloads:
             first=("migrate", self._migrate()),
             statements=[
                 allow(["sqs:GetQueueAttributes", "sqs:SendMessage"], [messaging.queue.arn]),
-                allow(["sqs:SendMessage"], [messaging.dlq.arn]),
+                allow(
+                    [
+                        "sqs:ChangeMessageVisibility",
+                        "sqs:GetQueueAttributes",
+                        "sqs:ReceiveMessage",
+                        "sqs:SendMessage",
+                    ],
+                    [messaging.dlq.arn],
+                ),
                 self._use_key("sqs"),
                 self._log_in("aviary_pelican"),
             ],

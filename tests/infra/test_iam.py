@@ -61,7 +61,9 @@ def expected(stack: str) -> dict[str, list[dict[str, object]]]:
     return {
         f"{name}-pelican": [
             allow(["sqs:GetQueueAttributes", "sqs:SendMessage"], queue),
-            allow(["sqs:SendMessage"], dlq),
+            allow(
+                ["sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"], dlq
+            ),
             allow(["kms:Decrypt", "kms:GenerateDataKey"], key, Condition=via("sqs")),
             allow(["rds-db:connect"], arn("rds-db", "dbuser:db-RESOURCE/aviary_pelican")),
         ],

@@ -100,7 +100,8 @@ class Site:
 
     def empty(self) -> None:
         """No rows, no vectors, nothing remembered."""
-        self.database.execute("TRUNCATE products, sync.outbox")
+        self.database.execute("TRUNCATE products, sync.outbox, sync.dead_letter")
+        self.server.services.letters.forget()
         for source in self.sources():
             if source.name != "products":
                 self.database.execute("SELECT sync.unwatch(%s)", [source.name])

@@ -21,7 +21,7 @@ from tests.services.pelican.harness import Consumer, Factory, MemoryQueue, Store
 EMPTY = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
 TRUNCATE products RESTART IDENTITY;
-TRUNCATE sync.outbox, sync.backfill;
+TRUNCATE sync.outbox, sync.backfill, sync.dead_letter;
 UPDATE sync.claim SET messages = 0;
 SELECT setval('sync.quiet', 0)"""
 # What is not rows of these tables: relations with their columns, functions, types, triggers and sources.

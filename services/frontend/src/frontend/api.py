@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ConfigDict, Field
 
 from frontend import models, search
+from frontend.letters import DeadLetter
 from frontend.limits import MAX_LIMIT, PRODUCTS, Filters
 from frontend.problems import ProblemBody
 from frontend.products import MAX_ID, Written
@@ -215,6 +216,12 @@ def duration(milliseconds: float) -> str:
 @router.get("/status", tags=["status"], summary="How far the index is behind the tables")
 async def get_status(services: Using) -> Status:
     return await services.board.current()
+
+
+@router.get("/dead-letters", tags=["status"], summary="What was set aside, newest first, at most 50")
+async def get_dead_letters(services: Using) -> list[DeadLetter]:
+    """As Pelican last saw the dead letter queue, some seconds ago; `python -m emu dlq` works on the queue itself."""
+    return await services.letters.newest()
 
 
 @probes.get("/healthz", summary="Alive")

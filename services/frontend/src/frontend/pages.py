@@ -1,5 +1,6 @@
 """The pages: rendered here, refreshed in parts by HTMX."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ environment = Environment(
     lstrip_blocks=True,
 )
 environment.filters["duration"] = duration
+environment.filters["age"] = lambda at: duration((datetime.now(UTC) - at).total_seconds() * 1000)
 
 
 def wants_html(request: Request) -> bool:
@@ -275,7 +277,12 @@ async def _status(services: Services) -> dict[str, Any]:
     status = await services.board.current()
     history = list(services.board.history)
     verdict, reason = views.VERDICTS[status.state]
+    try:
+        letters = await services.letters.newest()
+    except ProblemError:
+        letters = []  # `troubles` says that the database does not answer
     return {
+        "letters": letters,
         "sample": status,
         "verdict": verdict,
         "reason": reason,

@@ -9,6 +9,7 @@ from aviary.index import VectorIndex
 from frontend.arrival import Watcher
 from frontend.assets import Assets
 from frontend.embedding import QueryEmbedder, TextEmbedder
+from frontend.letters import DeadLetters
 from frontend.limits import PRODUCTS
 from frontend.problems import ProblemError
 from frontend.products import Products
@@ -42,6 +43,7 @@ class Services:
         self.watcher = Watcher(self.database, self.index, settings.chunking)
         self.searcher = Searcher(self.database, self.index, self.embedder, self.watcher)
         self.board = StatusBoard(self.database, self.index, self.queues, self.watcher)
+        self.letters = DeadLetters(self.database, self.index, settings.index_host)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

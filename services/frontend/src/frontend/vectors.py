@@ -1,13 +1,13 @@
 """The vector index from async code: blocking calls on threads of their own, each with a bound."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pinecone.errors import PineconeError
 
-from aviary.index import Match, Vector, VectorIndex
+from aviary.index import Match, Record, Vector, VectorIndex, is_missing_namespace
 from frontend.problems import from_index
 
 THREADS = 16
@@ -37,6 +37,21 @@ class AsyncIndex:
     async def count(self, namespace: str) -> int:
         """Vectors in the namespace."""
         return await self._run(lambda: self._index.count(namespace))
+
+    async def versions(self, namespace: str, ids: Sequence[str]) -> dict[str, float]:
+        """The `_version` of each record that exists, by id."""
+        records = await self._run(lambda: self._fetch(namespace, ids))
+        versions = ((record.id, record.metadata.get("_version")) for record in records.values())
+        return {name: version for name, version in versions if isinstance(version, int | float)}
+
+    def _fetch(self, namespace: str, ids: Sequence[str]) -> dict[str, Record]:
+        try:
+            return self._index.fetch(namespace, ids)
+        except PineconeError as error:
+            # A namespace exists from its first vector on.
+            if is_missing_namespace(error):
+                return {}
+            raise
 
     async def _run(self, call: Callable[[], Answer]) -> Answer:
         try:

@@ -14,6 +14,7 @@ import pydantic
 
 from aviary import database, logs
 from aviary.aws import sqs_client
+from aviary.dead_letters import DeadLetterQueue
 from aviary.settings import DatabaseSettings
 from aviary.settings import sentence as settings_sentence
 from aviary.source import InvalidSourceError
@@ -132,7 +133,8 @@ def _command(commands: Any, name: str, run: Any, summary: str, epilog: str = "")
 def _work(_: argparse.Namespace) -> int:
     settings = PelicanSettings()  # type: ignore[call-arg]  # from the environment
     logs.configure("pelican", settings.log_level)
-    pelican = Pelican(settings, SqsQueue(sqs_client(settings), settings.queue_url, settings.dlq_url))
+    letters = DeadLetterQueue(sqs_client(settings, long_poll_seconds=1), settings.dlq_url) if settings.dlq_url else None
+    pelican = Pelican(settings, SqsQueue(sqs_client(settings), settings.queue_url, settings.dlq_url), letters)
 
     def stop(number: int, _: FrameType | None) -> None:
         logs.log(logging.getLogger("pelican"), logging.INFO, "stopping", signal=signal.Signals(number).name)

@@ -1,4 +1,4 @@
-"""What must happen now and then beside shipping: pages of backfills, a look at the queue, metrics."""
+"""What must happen now and then beside shipping: pages of backfills, a look at the queues, metrics."""
 
 import logging
 import threading
@@ -10,6 +10,7 @@ import psycopg
 from aviary.logs import metrics
 from pelican.backfill import PAUSE_SECONDS, Page, turn_page
 from pelican.backoff import Backoff, Dependency
+from pelican.letters import LetterBoard
 from pelican.outbox import BACKFILL, FILL, PostgresOutbox, SourceError
 from pelican.settings import PelicanSettings
 from pelican.sqs import ChangeQueue, QueueError
@@ -42,6 +43,7 @@ class House:
         database: Dependency,
         queue_state: Dependency,
         settings: PelicanSettings,
+        letters: LetterBoard | None = None,
     ) -> None:
         self._outbox = outbox
         self._queue = queue
@@ -50,6 +52,7 @@ class House:
         self._database = database
         self._queue_state = queue_state
         self._settings = settings
+        self._letters = letters
         self._unpageable = Paused()
         self._measured = {"sent": 0, "messages": 0}
         self._look_due = time.monotonic()
@@ -110,6 +113,8 @@ class House:
         depth = self._queue.depth()
         self.behind["queue_messages"] = depth
         self._queue_state.works()
+        if self._letters is not None:
+            self._letters.update(connection)
 
     def _tell(self) -> None:
         counts = self._stats.read()

@@ -8,10 +8,12 @@ from typing import Any
 import psycopg
 
 from aviary import database
+from aviary.dead_letters import DeadLetterQueue
 from aviary.health import HealthServer
 from aviary.logs import log
 from pelican.backoff import Dependency
 from pelican.house import House
+from pelican.letters import LetterBoard
 from pelican.listener import Listener
 from pelican.outbox import PostgresOutbox, lift_version
 from pelican.settings import PelicanSettings
@@ -34,9 +36,13 @@ _logger = logging.getLogger("pelican")
 class Pelican:
     """Everything in one process. `run` until `stop` is set; or, in tests, `worker().run_until_idle()`."""
 
-    def __init__(self, settings: PelicanSettings, queue: ChangeQueue) -> None:
+    def __init__(
+        self, settings: PelicanSettings, queue: ChangeQueue, dead_letters: DeadLetterQueue | None = None
+    ) -> None:
+        """With `dead_letters`, the table of them is kept like that queue."""
         self._settings = settings
         self._queue = queue
+        self._letters = LetterBoard(dead_letters) if dead_letters else None
         self.stop = threading.Event()
         self.bell = Bell()
         self.stats = Stats()
@@ -86,6 +92,7 @@ class Pelican:
             database=self.database,
             queue_state=self.queue,
             settings=self._settings,
+            letters=self._letters,
         )
         listener = Listener(self._connect, self.bell, self.stop, self.database)
         helpers = [
