@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from aviary.embedder import Embedder, has_bf16
 from aviary.embedder_graph import ov
@@ -26,6 +26,7 @@ WORDS = re.findall(
     battery case knife blade carbon rust bread stew oven enamel paper sheet recycled pen nib ink medium bottle mat yoga
     rubber grip wet brush timer pressure sensor gentle quiet key board office gift baker hand made red blue green""",
 )
+Precision = Literal["bf16", "f32"]
 # Rows at once as Emu sees them: one message.
 ROWS = 100
 
@@ -53,10 +54,10 @@ def resident_mb(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
-def alone(precision: str, threads: int) -> None:
+def alone(precision: Precision, threads: int) -> None:
     """What one process pays that has only this embedder: run in a process of its own."""
     start = time.perf_counter()
-    model = Embedder(precision, threads)  # type: ignore[arg-type]
+    model = Embedder(precision, threads)
     model.embed(["first"])
     load, resting = time.perf_counter() - start, resident_mb("VmRSS")
     waits = []
@@ -84,11 +85,11 @@ def main() -> None:
     if given.alone:
         alone(given.alone, given.threads)
         return
-    precisions = ["bf16", "f32"] if has_bf16(ov.Core()) else ["f32"]
+    precisions: list[Precision] = ["bf16", "f32"] if has_bf16(ov.Core()) else ["f32"]
     for precision in precisions:
         command = [sys.executable, __file__, "--alone", precision, "--threads", str(given.threads)]
         subprocess.run(command, check=True)
-    models = {precision: Embedder(precision, given.threads) for precision in precisions}  # type: ignore[arg-type]
+    models = {precision: Embedder(precision, given.threads) for precision in precisions}
     for tokens, spread in ((21, 5), (80, 20), (250, 15)):
         texts = [text(tokens, spread) for _ in range(ROWS)]
         rates: dict[str, list[Rate]] = {precision: [] for precision in precisions}

@@ -1,5 +1,6 @@
 """What a run of the program declared: plain data, from which preview, cost and diagram are computed."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -39,6 +40,10 @@ class Resource:
         """Empty where the type has none."""
         return str(self.outputs.get("arn", ""))
 
+    def json(self, name: str) -> Any:
+        """An input that is JSON text, parsed."""
+        return json.loads(self.inputs[name])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
@@ -54,6 +59,30 @@ class Graph:
     def of(self, *types: str) -> Iterator[Resource]:
         """Resources of these types; a type may be given without its Pulumi module path, as in `aws:sqs:Queue`."""
         return (r for r in self.resources if r.type in types or short_type(r.type) in types)
+
+    def all(self, *types: str) -> list[Resource]:
+        """The same, by name."""
+        return sorted(self.of(*types), key=lambda r: r.name)
+
+    def one(self, type_: str, name: str) -> Resource:
+        """The resource of this type and name; a LookupError says which there are."""
+        found = [r for r in self.of(type_) if r.name == name]
+        if len(found) != 1:
+            there = [r.name for r in self.all(type_)]
+            raise LookupError(f"{len(found)} of {type_} are called {name}; there are {there}")
+        return found[0]
+
+    def before(self, resource: Resource) -> set[str]:
+        """The URNs of all that must exist before `resource`: what it depends on, through others too."""
+        known = {r.urn: r for r in self.resources}
+        seen: set[str] = set()
+        todo = [resource.urn]
+        while todo:
+            for urn in set(known[todo.pop()].dependencies) - seen:
+                seen.add(urn)
+                if urn in known:
+                    todo.append(urn)
+        return seen
 
     def children(self, urn: str) -> list[Resource]:
         return [r for r in self.resources if r.parent == urn]

@@ -14,11 +14,8 @@ from pulumi.runtime.stack import run_in_stack
 
 from blueprint import outputs
 from blueprint.graph import STACK_TYPE, Graph, Resource
+from blueprint.outputs import SECRET, SIGNATURE
 
-# Signatures of Pulumi's wire format.
-# https://github.com/pulumi/pulumi/blob/master/sdk/python/lib/pulumi/runtime/rpc.py
-SIGNATURE = "4dabf18193072939515e22adb298388d"
-SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 # a mark on the wire, the same for everyone
 # Inputs that are Pulumi's own: the dynamic provider's code, and which inputs are defaults.
 INTERNAL = {"__provider", "__defaults"}
 

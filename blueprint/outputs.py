@@ -9,6 +9,14 @@ from typing import Any
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
 DIGEST = "sha256:" + "0" * 64
+# What Pulumi adds to a name of its own making, so that a test sees where the logical name was taken for the real one.
+RANDOM = "1a2b3c4"
+
+# Signatures of Pulumi's wire format.
+# https://github.com/pulumi/pulumi/blob/master/sdk/python/lib/pulumi/runtime/rpc.py
+SIGNATURE = "4dabf18193072939515e22adb298388d"
+SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 # a mark on the wire, the same for everyone
+RESOURCE = "5cf8f73096256a8f31e491e813e4eb8e"
 
 Inputs = Mapping[str, Any]
 Made = Callable[[str, Inputs], dict[str, Any]]
@@ -23,11 +31,16 @@ def arn(service: str, resource: str, *, region: str = REGION) -> str:
 
 
 def _physical(name: str, inputs: Inputs) -> str:
-    return str(inputs.get("name") or name)
+    return str(inputs.get("name") or f"{name}-{RANDOM}")
+
+
+def _reference(type_: str, id_: str) -> dict[str, str]:
+    """A whole resource as an output, which a component of another process may have; as it is on the wire."""
+    return {SIGNATURE: RESOURCE, "urn": f"urn:pulumi:stack::project::{type_}::{id_}", "id": id_}
 
 
 def _queue(name: str, inputs: Inputs) -> dict[str, Any]:
-    full = _physical(name, inputs) + (".fifo" if inputs.get("fifoQueue") and not inputs.get("name") else "")
+    full = str(inputs.get("name") or name + (".fifo" if inputs.get("fifoQueue") else ""))
     url = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{full}"
     return {"id": url, "name": full, "url": url, "arn": arn("sqs", full)}
 
@@ -49,7 +62,7 @@ def _database(name: str, inputs: Inputs) -> dict[str, Any]:
 
 
 def _repository(name: str, inputs: Inputs) -> dict[str, Any]:
-    full = _physical(name, inputs)
+    full = str(inputs.get("name") or name)
     return {
         "id": full,
         "name": full,
@@ -77,17 +90,24 @@ def _vpc(name: str, inputs: Inputs) -> dict[str, Any]:
         f"{kind}SubnetIds": [f"subnet-{name}-{kind}-{zone + 1}" for zone in range(zones)]
         for kind in ("public", "private", "isolated")
     }
-    return {"vpcId": f"vpc-{name}", "routeTables": [], **subnets}
+    tables = [_reference("aws:ec2/routeTable:RouteTable", f"rtb-{kind}") for kind in ("public", "private", "isolated")]
+    return {"vpcId": f"vpc-{name}", "routeTables": tables, **subnets}
 
 
 def _secret(name: str, inputs: Inputs) -> dict[str, Any]:
-    made = arn("secretsmanager", f"secret:{_physical(name, inputs)}-AbCdEf")
-    return {"id": made, "arn": made, "name": _physical(name, inputs)}
+    full = str(inputs.get("name") or name)
+    made = arn("secretsmanager", f"secret:{full}-AbCdEf")
+    return {"id": made, "arn": made, "name": full}
 
 
 def _log_group(name: str, inputs: Inputs) -> dict[str, Any]:
-    full = _physical(name, inputs)
+    full = str(inputs.get("name") or name)
     return {"id": full, "name": full, "arn": arn("logs", f"log-group:{full}")}
+
+
+def _bucket(name: str, inputs: Inputs) -> dict[str, Any]:
+    full = str(inputs.get("bucket") or f"{name}-{RANDOM}")
+    return {"id": full, "bucket": full, "arn": f"arn:aws:s3:::{full}"}
 
 
 def _certificate(name: str, inputs: Inputs) -> dict[str, Any]:
@@ -151,7 +171,12 @@ MADE: Mapping[str, Made] = {
     "aws:secretsmanager/secretVersion:SecretVersion": lambda name, _: {"versionId": f"version-{name}"},
     "aws:cloudwatch/logGroup:LogGroup": _log_group,
     "aws:cloudwatch/dashboard:Dashboard": lambda name, inputs: {"dashboardName": inputs.get("dashboardName") or name},
-    "aws:kms/key:Key": lambda name, _: {"id": f"key-{name}", "keyId": f"key-{name}", "arn": arn("kms", f"key/{name}")},
+    "aws:kms/key:Key": lambda name, _: {
+        "id": f"key-{name}",
+        "keyId": f"key-{name}",
+        "arn": arn("kms", f"key/key-{name}"),
+    },
+    "aws:appautoscaling/policy:Policy": _arn("appautoscaling", "policy/"),
     "aws:iam/role:Role": _arn("iam", "role/", region=""),
     "aws:ecs/cluster:Cluster": _arn("ecs", "cluster/", id_is_arn=True),
     "aws:ecs/service:Service": _arn("ecs", "service/", id_is_arn=True),
@@ -161,11 +186,7 @@ MADE: Mapping[str, Made] = {
         "revision": 1,
     },
     "aws:acm/certificate:Certificate": _certificate,
-    "aws:s3/bucket:Bucket": lambda name, inputs: {
-        "id": inputs.get("bucket") or name,
-        "bucket": inputs.get("bucket") or name,
-        "arn": f"arn:aws:s3:::{inputs.get('bucket') or name}",
-    },
+    "aws:s3/bucket:Bucket": _bucket,
     "aws:route53/record:Record": lambda name, inputs: {"fqdn": inputs.get("name", name)},
     "docker:index/image:Image": _image,
     "pulumi-python:dynamic/pinecone:VectorIndex": _index,
@@ -187,6 +208,8 @@ def called(token: str, arguments: Inputs) -> dict[str, Any]:
         return {"accountId": ACCOUNT, "userId": "AIDAEXAMPLE", "arn": arn("iam", "user/somebody"), "id": ACCOUNT}
     if function == "getPartition":
         return {"partition": "aws", "dnsSuffix": "amazonaws.com", "id": "aws", "reverseDnsPrefix": "com.amazonaws"}
+    if function == "getResource":  # of a resource that came as a reference
+        return {"urn": arguments["urn"], "id": arguments["urn"].rpartition("::")[2], "state": {}}
     if function == "getRegion":
         return {"name": REGION, "region": REGION, "id": REGION}
     if function == "getAvailabilityZones":

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from blueprint.__main__ import recorded
 from blueprint.graph import Graph, Resource
+from tests.infra.engine import whole
 
 Declare = Callable[..., Resource]
 
 
 @pytest.fixture(scope="session")
 def graphs() -> dict[str, Graph]:
-    return recorded()
+    return {stack: whole(stack) for stack in ("dev", "prod")}
 
 
 @pytest.fixture

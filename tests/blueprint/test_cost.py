@@ -9,7 +9,7 @@ from blueprint import prices
 from blueprint.advice import advice
 from blueprint.cost import BY_USE, FREE, PRICED, Estimate, estimate
 from blueprint.graph import Graph, Resource
-from blueprint.record import record
+from tests.infra.engine import changed
 
 Declare = Callable[..., Resource]
 GraphOf = Callable[..., Graph]
@@ -111,7 +111,7 @@ def test_every_price_is_used_or_is_an_instance() -> None:
 def test_what_the_advice_promises_is_what_the_setting_saves(dev: Graph) -> None:
     before = estimate(dev)
     hint = next(hint for hint in advice(dev, before, TABLE) if hint.sentence.startswith("frontendSpot: true"))
-    after = estimate(record("dev", overrides={"frontendSpot": "true"}))
+    after = estimate(changed("dev", frontendSpot="true"))
     assert before.monthly - after.monthly == pytest.approx(hint.saving)
 
 

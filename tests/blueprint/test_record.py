@@ -12,6 +12,7 @@ import pytest
 from blueprint.graph import UNKNOWN, Graph
 from blueprint.outputs import UnknownCallError, called
 from blueprint.record import RecordingError, placeholder, record, run
+from tests.infra.engine import whole
 
 
 class Pair(pulumi.ComponentResource):
@@ -99,6 +100,10 @@ def test_an_output_that_never_settles_ends_in_a_sentence() -> None:
 def test_a_look_up_that_nobody_answers_names_where_to_add_it() -> None:
     with pytest.raises(UnknownCallError, match=r"getAmi.*blueprint/outputs\.py"):
         called("aws:ec2/getAmi:getAmi", {})
+
+
+def test_a_process_of_its_own_records_the_same() -> None:
+    assert record("dev") == whole("dev")
 
 
 def test_a_wrong_configuration_fails_with_the_programs_own_sentence() -> None:

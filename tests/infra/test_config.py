@@ -25,7 +25,7 @@ def read(stack: str = "test", /, **values: str) -> StackConfig:
     """What the reader makes of these keys, in a stack that has all it must have."""
     found: list[StackConfig] = []
     config = ENOUGH | {f"aviary:{key}": value for key, value in values.items()}
-    run(lambda: found.append(config_reader.read()), stack=stack, config=config, secret=SECRET)
+    run(lambda: found.append(config_reader.read()), stack=stack, config=config, secrets=SECRET)
     return found[0]
 
 
@@ -192,7 +192,7 @@ def test_every_wrong_key_is_told_at_once() -> None:
 def test_what_a_stack_must_say_is_asked_for(missing: str, start: str, command: str) -> None:
     config = {key: value for key, value in ENOUGH.items() if key != missing}
     with pytest.raises(ConfigurationError) as caught:
-        run(config_reader.read, config=config, secret=SECRET)
+        run(config_reader.read, config=config, secrets=SECRET)
     assert str(caught.value).startswith(start)
     assert str(caught.value).endswith(f"run `{command}`")
 

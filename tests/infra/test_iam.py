@@ -34,7 +34,7 @@ def via(*services: str) -> dict[str, object]:
 
 def expected(stack: str) -> dict[str, list[dict[str, object]]]:
     name = f"aviary-{stack}"
-    key = arn("kms", f"key/{name}-1a2b3c4")
+    key = arn("kms", f"key/key-{name}")
     queue, dlq = arn("sqs", f"{name}-changes.fifo"), arn("sqs", f"{name}-dlq.fifo")
 
     def starting(service: str, *secrets: str) -> list[dict[str, object]]:
@@ -65,7 +65,7 @@ def expected(stack: str) -> dict[str, list[dict[str, object]]]:
                 ["sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"], dlq
             ),
             allow(["kms:Decrypt", "kms:GenerateDataKey"], key, Condition=via("sqs")),
-            allow(["rds-db:connect"], arn("rds-db", "dbuser:db-RESOURCE/aviary_pelican")),
+            allow(["rds-db:connect"], arn("rds-db", f"dbuser:DB-{name.upper()}/aviary_pelican")),
         ],
         f"{name}-emu": [
             allow(
@@ -73,14 +73,14 @@ def expected(stack: str) -> dict[str, list[dict[str, object]]]:
                 queue,
             ),
             allow(["sqs:SendMessage"], dlq),
-            allow(["sns:Publish"], arn("sns", f"{name}-notices")),
+            allow(["sns:Publish"], arn("sns", f"{name}-notices-1a2b3c4")),
             allow(["kms:Decrypt", "kms:GenerateDataKey"], key, Condition=via("sqs", "sns")),
         ],
         f"{name}-frontend": [
             allow(["sqs:GetQueueAttributes"], queue, dlq),
-            allow(["rds-db:connect"], arn("rds-db", "dbuser:db-RESOURCE/aviary_frontend")),
+            allow(["rds-db:connect"], arn("rds-db", f"dbuser:DB-{name.upper()}/aviary_frontend")),
         ],
-        f"{name}-pelican-start": starting("pelican", arn("secretsmanager", "secret:rds!db-owner")),
+        f"{name}-pelican-start": starting("pelican", arn("secretsmanager", f"secret:rds!db-{name}-AbCdEf")),
         f"{name}-emu-start": starting("emu", pinecone),
         f"{name}-frontend-start": starting("frontend", pinecone),
         f"{name}-flow": [
@@ -101,7 +101,7 @@ def test_every_role_may_do_exactly_this(graph: Graph, stack: str) -> None:
 
 def test_every_policy_belongs_to_the_role_of_its_name(graph: Graph) -> None:
     for policy in graph.all(ROLE_POLICY):
-        assert policy.inputs["role"] == f"{policy.name}-id"
+        assert policy.inputs["role"] == f"{policy.name}-1a2b3c4"
 
 
 def test_only_enhanced_monitoring_uses_a_policy_that_aws_wrote(graph: Graph, stack: str) -> None:
@@ -167,7 +167,7 @@ def test_there_are_no_other_roles(graph: Graph, stack: str) -> None:
 
 
 def test_only_pelicans_start_may_read_the_database_owners_password(graph: Graph) -> None:
-    readers = [p.name for p in graph.all(ROLE_POLICY) if "rds!db-owner" in p.inputs["policy"]]
+    readers = [p.name for p in graph.all(ROLE_POLICY) if "rds!db-" in p.inputs["policy"]]
     assert [name.rpartition("-")[0].rpartition("-")[2] for name in readers] == ["pelican"]
     assert [name.rpartition("-")[2] for name in readers] == ["start"]
 
@@ -229,7 +229,7 @@ def test_queues_take_nothing_without_tls_and_let_nobody_else_in(graph: Graph, st
 
 
 def test_the_topic_hears_alarms_of_this_account_and_nobody_without_tls(graph: Graph, stack: str) -> None:
-    topic = arn("sns", f"aviary-{stack}-notices")
+    topic = arn("sns", f"aviary-{stack}-notices-1a2b3c4")
     policy = graph.one("aws:sns/topicPolicy:TopicPolicy", f"aviary-{stack}")
     assert list(statements(policy.inputs["policy"])) == [
         denied_without_tls("sns:Publish", topic),
@@ -249,7 +249,7 @@ def test_the_topic_hears_alarms_of_this_account_and_nobody_without_tls(graph: Gr
 
 def test_only_load_balancers_write_to_the_access_logs(graph: Graph, stack: str) -> None:
     name = f"aviary-{stack}-access-logs"
-    bucket = arn("s3", f"bucket/{name}-1a2b3c4")
+    bucket = f"arn:aws:s3:::{name}-1a2b3c4"
     policy = graph.one("aws:s3/bucketPolicy:BucketPolicy", name)
     assert list(statements(policy.inputs["policy"])) == [
         denied_without_tls("s3:*", bucket, f"{bucket}/*"),

@@ -105,7 +105,7 @@ def test_every_alarm_has_an_action_and_says_what_it_means(graph: Graph) -> None:
 
 
 def test_prod_tells_people_when_its_users_suffer_and_when_it_is_over() -> None:
-    topic = "arn:aws:sns:us-east-1:123456789012:aviary-prod-notices"
+    topic = "arn:aws:sns:us-east-1:123456789012:aviary-prod-notices-1a2b3c4"
     found = {name: alarm for name, alarm in alarms(whole("prod")).items() if alarm.inputs["alarmActions"] == [topic]}
     assert set(found) == {
         "dead-letters",

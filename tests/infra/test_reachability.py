@@ -22,7 +22,7 @@ class Edge(NamedTuple):
 
 def edges(graph: Graph, stack: str) -> tuple[set[Edge], set[Edge]]:
     """What the receiving sides allow, and what the sending sides allow."""
-    names = {f"{group.name}-id": group.name.removeprefix(f"aviary-{stack}-") for group in graph.all(GROUP)}
+    names = {group.id: group.name.removeprefix(f"aviary-{stack}-") for group in graph.all(GROUP)}
 
     def other(rule: Recorded) -> str:
         ends = [rule.inputs.get(key) for key in ("cidrIpv4", "cidrIpv6", "prefixListId")]
@@ -71,7 +71,7 @@ def test_with_private_endpoints_pelican_has_no_way_to_the_internet() -> None:
     assert {edge for edge in outgoing if edge.source == "pelican"} == {
         Edge("pelican", "database", 5432),
         Edge("pelican", "endpoints", 443),
-        Edge("pelican", "pl-s3", 443),
+        Edge("pelican", "pl-aviary-dev-s3", 443),
     }
 
 
@@ -92,8 +92,8 @@ def test_private_endpoints_stand_in_private_subnets_under_their_own_names() -> N
         "secretsmanager",
     }
     for endpoint in found:
-        assert endpoint.inputs["subnetIds"] == ["private-1", "private-2"]
-        assert endpoint.inputs["securityGroupIds"] == ["aviary-dev-endpoints-id"]
+        assert endpoint.inputs["subnetIds"] == ["subnet-aviary-dev-private-1", "subnet-aviary-dev-private-2"]
+        assert endpoint.inputs["securityGroupIds"] == ["sg-aviary-dev-endpoints"]
         assert endpoint.inputs["privateDnsEnabled"] is True
 
 
@@ -105,41 +105,41 @@ def test_no_rule_hides_inside_a_security_group(graph: Graph) -> None:
 
 def test_the_default_security_group_is_closed(graph: Graph, stack: str) -> None:
     closed = graph.one("aws:ec2/defaultSecurityGroup:DefaultSecurityGroup", f"aviary-{stack}")
-    assert closed.inputs == {"vpcId": f"aviary-{stack}-vpc"}
+    assert closed.inputs == {"vpcId": f"vpc-aviary-{stack}"}
 
 
-def test_nothing_but_the_load_balancer_is_public(graph: Graph) -> None:
+def test_nothing_but_the_load_balancer_is_public(graph: Graph, stack: str) -> None:
     (balancer,) = graph.all("aws:lb/loadBalancer:LoadBalancer")
     assert balancer.inputs["internal"] is False
-    assert all(subnet.startswith("public-") for subnet in balancer.inputs["subnets"])
-    in_public_subnets = [r.name for r in graph.resources if "public-1" in str(r.inputs)]
+    assert all(subnet.startswith(f"subnet-aviary-{stack}-public-") for subnet in balancer.inputs["subnets"])
+    in_public_subnets = [r.name for r in graph.resources if "-public-1" in str(r.inputs)]
     assert in_public_subnets == [balancer.name]
     for service in graph.all("aws:ecs/service:Service"):
         network = service.inputs["networkConfiguration"]
         assert network["assignPublicIp"] is False
-        assert all(subnet.startswith("private-") for subnet in network["subnets"]), service.name
+        assert all(subnet.startswith(f"subnet-aviary-{stack}-private-") for subnet in network["subnets"]), service.name
     (database,) = graph.all("aws:rds/instance:Instance")
     assert database.inputs["publiclyAccessible"] is False
     (subnets,) = graph.all("aws:rds/subnetGroup:SubnetGroup")
-    assert all(subnet.startswith("isolated-") for subnet in subnets.inputs["subnetIds"])
+    assert all(subnet.startswith(f"subnet-aviary-{stack}-isolated-") for subnet in subnets.inputs["subnetIds"])
 
 
 def test_each_part_stands_behind_its_own_group(graph: Graph, stack: str) -> None:
     for service in ("pelican", "emu", "frontend"):
         found = graph.one("aws:ecs/service:Service", f"aviary-{stack}-{service}")
-        assert found.inputs["networkConfiguration"]["securityGroups"] == [f"aviary-{stack}-{service}-id"]
+        assert found.inputs["networkConfiguration"]["securityGroups"] == [f"sg-aviary-{stack}-{service}"]
     (database,) = graph.all("aws:rds/instance:Instance")
-    assert database.inputs["vpcSecurityGroupIds"] == [f"aviary-{stack}-database-id"]
+    assert database.inputs["vpcSecurityGroupIds"] == [f"sg-aviary-{stack}-database"]
 
 
-def test_every_bucket_is_closed_to_the_public(graph: Graph) -> None:
+def test_every_bucket_is_closed_to_the_public(graph: Graph, stack: str) -> None:
     closed = {
         block.inputs["bucket"]: block for block in graph.all("aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock")
     }
     buckets = graph.all("aws:s3/bucket:Bucket")
     assert buckets
     for bucket in buckets:
-        block = closed[f"{bucket.name}-id"].inputs
+        block = closed[bucket.id].inputs
         keys = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
         assert all(block[key] is True for key in keys), bucket.name
 
@@ -156,13 +156,13 @@ def test_image_layers_come_through_the_free_endpoint_of_s3(graph: Graph, stack: 
     endpoint = graph.one("aws:ec2/vpcEndpoint:VpcEndpoint", f"aviary-{stack}-s3").inputs
     assert endpoint["vpcEndpointType"] == "Gateway"
     assert endpoint["serviceName"] == "com.amazonaws.us-east-1.s3"
-    assert endpoint["routeTableIds"] == ["table-public", "table-private", "table-isolated"]
+    assert endpoint["routeTableIds"] == ["rtb-public", "rtb-private", "rtb-isolated"]
 
 
 def test_the_connections_of_the_network_are_recorded(graph: Graph, stack: str) -> None:
     flow = graph.one("aws:ec2/flowLog:FlowLog", f"aviary-{stack}").inputs
     assert flow["trafficType"] == "ALL"
-    assert flow["vpcId"] == f"aviary-{stack}-vpc"
+    assert flow["vpcId"] == f"vpc-aviary-{stack}"
 
 
 def test_flow_logs_can_be_switched_off() -> None:

@@ -71,12 +71,12 @@ def test_services_reach_what_they_are_connected_to(graph: Graph, stack: str) -> 
     queue = f"https://sqs.us-east-1.amazonaws.com/123456789012/aviary-{stack}-changes.fifo"
     dlq = f"https://sqs.us-east-1.amazonaws.com/123456789012/aviary-{stack}-dlq.fifo"
     common = {"AWS_REGION": "us-east-1", "AVIARY_HEALTH_PORT": "8080"}
-    index = {"AVIARY_INDEX_HOST": f"https://aviary-{stack}.pinecone.test"}
+    index = {"AVIARY_INDEX_HOST": f"https://aviary-{stack}-abc1234.svc.aped-4627-b74a.pinecone.io"}
     queues = {"AVIARY_QUEUE_URL": queue, "AVIARY_DLQ_URL": dlq}
 
     def postgres(user: str) -> dict[str, str]:
         return {
-            "AVIARY_POSTGRES_DSN": f"postgresql://{user}@aviary-{stack}.rds.test:5432/aviary?sslmode=verify-full",
+            "AVIARY_POSTGRES_DSN": f"postgresql://{user}@aviary-{stack}.abcdefghijkl.us-east-1.rds.amazonaws.com:5432/aviary?sslmode=verify-full",
             "AVIARY_POSTGRES_AUTH": "iam",
             "AVIARY_POSTGRES_ROOT_CERT": "/etc/ssl/rds/global-bundle.pem",
         }
@@ -84,7 +84,7 @@ def test_services_reach_what_they_are_connected_to(graph: Graph, stack: str) -> 
     web = {
         "AVIARY_HTTP_PORT": "8000",
         "AVIARY_READ_ONLY": "true",
-        "AVIARY_ALLOWED_HOSTS": json.dumps(["aviary.example.com" if stack == "prod" else "aviary-dev-alb.elb.test"]),
+        "AVIARY_ALLOWED_HOSTS": json.dumps(["aviary.example.com" if stack == "prod" else "aviary-dev-alb-0123456789.us-east-1.elb.amazonaws.com"]),
         "AVIARY_TRUSTED_PROXIES": "1",
     }
     found = {name: environment(container) for name, container in containers(graph).items()}
@@ -93,12 +93,12 @@ def test_services_reach_what_they_are_connected_to(graph: Graph, stack: str) -> 
         "emu": common
         | queues
         | index
-        | {"AVIARY_TOPIC_ARN": f"arn:aws:sns:us-east-1:123456789012:aviary-{stack}-notices"},
+        | {"AVIARY_TOPIC_ARN": f"arn:aws:sns:us-east-1:123456789012:aviary-{stack}-notices-1a2b3c4"},
         "frontend": common | queues | index | postgres("aviary_frontend") | web,
         "migrate": common
         | {
             "AVIARY_POSTGRES_AUTH": "dsn",
-            "AVIARY_POSTGRES_DSN": f"postgresql://aviary-{stack}.rds.test:5432/aviary"
+            "AVIARY_POSTGRES_DSN": f"postgresql://aviary-{stack}.abcdefghijkl.us-east-1.rds.amazonaws.com:5432/aviary"
             "?sslmode=verify-full&sslrootcert=/etc/ssl/rds/global-bundle.pem",
         },
     }
@@ -110,8 +110,8 @@ def test_rows_are_changed_from_networks_that_somebody_named_and_from_nowhere_els
 
 
 def test_secrets_come_by_reference_and_only_to_who_needs_them(graph: Graph, stack: str) -> None:
-    pinecone = f"arn:aws:secretsmanager:us-east-1:123456789012:secret:aviary-{stack}-pinecone-AbCdEf:::version-1"
-    owner = "arn:aws:secretsmanager:us-east-1:123456789012:secret:rds!db-owner"
+    pinecone = f"arn:aws:secretsmanager:us-east-1:123456789012:secret:aviary-{stack}-pinecone-AbCdEf:::version-aviary-{stack}-pinecone"
+    owner = f"arn:aws:secretsmanager:us-east-1:123456789012:secret:rds!db-aviary-{stack}-AbCdEf"
     found = {name: {s["name"]: s["valueFrom"] for s in one["secrets"]} for name, one in containers(graph).items()}
     assert found == {
         "pelican": {},

@@ -2,8 +2,9 @@
 
 import pytest
 
+from blueprint.record import stack_config
 from components.config_reader import STACK_NAME_LIMIT_CHARS
-from tests.infra.engine import ROOT, Graph, changed, configuration, run, whole
+from tests.infra.engine import ROOT, Graph, changed, run, whole
 
 LISTENER = "aws:lb/listener:Listener"
 RECORD = "aws:route53/record:Record"
@@ -35,22 +36,28 @@ def test_without_a_zone_the_user_is_told_which_record_to_set() -> None:
     graph = whole("prod")
     assert not graph.all(RECORD)
     assert graph.exports["certificate_validation"] == {
-        "name": "_proof.aviary.example.com",
+        "name": "_proof.aviary.example.com.",
         "type": "CNAME",
-        "value": "_value.acm.test",
+        "value": "_proof.acm-validations.aws.",
     }
-    assert "waiting for the DNS record _proof.aviary.example.com CNAME _value.acm.test" in graph.log
+    assert "waiting for the DNS record _proof.aviary.example.com. CNAME _proof.acm-validations.aws." in [
+        line for _, line in graph.messages
+    ]
 
 
 def test_with_a_zone_the_records_are_made() -> None:
     graph = changed("prod", webHostedZoneId="Z0123456789ABCDEF")
     records = {record.inputs["type"]: record.inputs for record in graph.all(RECORD)}
     assert {record["zoneId"] for record in records.values()} == {"Z0123456789ABCDEF"}
-    assert records["CNAME"]["name"] == "_proof.aviary.example.com"
-    assert records["CNAME"]["records"] == ["_value.acm.test"]
+    assert records["CNAME"]["name"] == "_proof.aviary.example.com."
+    assert records["CNAME"]["records"] == ["_proof.acm-validations.aws."]
     assert records["A"]["name"] == "aviary.example.com"
     assert records["A"]["aliases"] == [
-        {"name": "aviary-prod-alb.elb.test", "zoneId": "ZELB", "evaluateTargetHealth": True}
+        {
+            "name": "aviary-prod-alb-0123456789.us-east-1.elb.amazonaws.com",
+            "zoneId": "Z35SXDOTRQ7X7K",
+            "evaluateTargetHealth": True,
+        }
     ]
 
 
@@ -58,7 +65,7 @@ def test_without_a_domain_the_page_is_at_the_load_balancer() -> None:
     graph = whole("dev")
     (listener,) = graph.all(LISTENER)
     assert (listener.inputs["port"], listener.inputs["defaultActions"][0]["type"]) == (80, "forward")
-    assert graph.exports["frontend_url"] == "http://aviary-dev-alb.elb.test"
+    assert graph.exports["frontend_url"] == "http://aviary-dev-alb-0123456789.us-east-1.elb.amazonaws.com"
     assert not graph.all("aws:acm/certificate:Certificate")
 
 
@@ -66,8 +73,8 @@ def test_the_load_balancer_is_strict_and_keeps_a_log(graph: Graph, stack: str) -
     balancer = graph.one("aws:lb/loadBalancer:LoadBalancer", f"aviary-{stack}-alb").inputs
     assert balancer["dropInvalidHeaderFields"] is True
     assert balancer["desyncMitigationMode"] == "strictest"
-    assert balancer["accessLogs"] == {"bucket": f"aviary-{stack}-access-logs-id", "enabled": True}
-    assert balancer["securityGroups"] == [f"aviary-{stack}-load-balancer-id"]
+    assert balancer["accessLogs"] == {"bucket": f"aviary-{stack}-access-logs-1a2b3c4", "enabled": True}
+    assert balancer["securityGroups"] == [f"sg-aviary-{stack}-load-balancer"]
 
 
 def test_prod_is_behind_a_firewall_that_logs_what_it_stops() -> None:
@@ -137,9 +144,9 @@ def test_what_a_user_needs_to_know_is_exported(graph: Graph, stack: str) -> None
         "clusters",
         "services",
     }
-    assert exports["database_address"] == f"aviary-{stack}.rds.test"
+    assert exports["database_address"] == f"aviary-{stack}.abcdefghijkl.us-east-1.rds.amazonaws.com"
     assert exports["index_name"] == f"aviary-{stack}"
-    assert exports["index_host"] == f"https://aviary-{stack}.pinecone.test"
+    assert exports["index_host"] == f"https://aviary-{stack}-abc1234.svc.aped-4627-b74a.pinecone.io"
     for key in ("repository_urls", "clusters", "services"):
         assert exports[key].keys() == {"pelican", "emu", "frontend"}
     assert exports["dashboard_url"].endswith(f"#dashboards:name=aviary-{stack}")
@@ -163,8 +170,8 @@ def test_the_index_is_as_wide_as_what_the_embedder_makes(graph: Graph, stack: st
 def test_a_stack_that_is_not_configured_builds_nothing() -> None:
     import runpy  # noqa: PLC0415 - only here
 
-    config, secret = configuration("dev")
+    config, secrets = stack_config("dev")
     config["aviary:networkZones"] = "1"
     with pytest.raises(Exception, match="networkZones") as caught:
-        run(lambda: runpy.run_path(str(ROOT / "__main__.py")), stack="dev", config=config, secret=secret)
+        run(lambda: runpy.run_path(str(ROOT / "__main__.py")), stack="dev", config=config, secrets=secrets)
     assert "pulumi config set networkZones 2" in str(caught.value)

@@ -4,10 +4,10 @@ import functools
 
 import pytest
 
-from blueprint.record import record
 from policies.rule import Resource
 from policies.rules import RULES
 from policies.stack_rules import STACK_RULES
+from tests.infra.engine import whole
 
 # Advisory findings that we know of: without a domain there is no certificate, and so dev serves plain HTTP.
 KNOWN = {"dev": {"listener-speaks-modern-tls"}, "prod": set()}
@@ -17,7 +17,7 @@ KNOWN = {"dev": {"listener-speaks-modern-tls"}, "prod": set()}
 def resources(stack: str) -> list[Resource]:
     return [
         Resource(type=r.type, name=r.name, properties={**r.outputs, **r.inputs, "id": r.id})
-        for r in record(stack).resources
+        for r in whole(stack).resources
     ]
 
 
