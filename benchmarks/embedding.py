@@ -99,9 +99,9 @@ def main() -> None:
         while time.perf_counter() < end or not all(rates.values()):
             for precision, model in models.items():
                 rates[precision].append(rate(model, texts, given.threads))
-        for precision, found in rates.items():
+        for name, found in rates.items():
             clock, cpu = (statistics.median(measured) for measured in zip(*found, strict=True))
-            print(f"{tokens} tokens, {precision}: {clock:.0f} rows/s by the clock, {cpu:.0f} by CPU time", flush=True)
+            print(f"{tokens} tokens, {name}: {clock:.0f} rows/s by the clock, {cpu:.0f} by CPU time", flush=True)
 
 
 if __name__ == "__main__":
