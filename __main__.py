@@ -269,6 +269,7 @@ observability = Observability(
             services=watched,
             log_groups={service: one.task.log_group_name for service, one in running.items()},
         ),
+        saved_queries=config.saved_queries,
     ),
 )
 if config.alarms:

@@ -122,6 +122,8 @@ def configuration() -> dict[str, Any]:
     }
     return config | {
         f"{name}:imagesBuild": False,
+        f"{name}:savedQueries": True,  # blueprint.account keeps them, which moto alone does not
+        f"{name}:waitForSteadyState": False,  # moto runs no tasks
         "aws:skipCredentialsValidation": True,
         "aws:skipRequestingAccountId": True,
         "aws:skipMetadataApiCheck": True,

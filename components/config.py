@@ -218,9 +218,12 @@ class StackConfig(Section):
     container_insights: Literal["disabled", "enabled", "enhanced"] = Field(
         default="disabled", description="ECS Container Insights; its metrics cost some 8 $ a month and cluster"
     )
+    saved_queries: bool = Field(
+        default=True, description="The questions to the logs as saved queries in Logs Insights, beside their dashboard"
+    )
     alarms: bool = Field(default=True, description="CloudWatch alarms that tell the notification topic")
     wait_for_steady_state: bool = Field(
-        default=False, description="`pulumi up` waits until each service runs, and fails when one is rolled back"
+        default=True, description="`pulumi up` waits until each service runs, and fails when one is rolled back"
     )
     region: str = Field(exclude=True)
     pinecone_api_key: pulumi.Output[str] = Field(exclude=True)

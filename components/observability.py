@@ -1,5 +1,6 @@
-"""How the system is seen: a dashboard of its metrics, and one of saved questions to its logs."""
+"""How the system is seen: a dashboard of its metrics, and questions to its logs, saved and on a dashboard."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ GRAPH_HEIGHT = 6
 QUESTION_HEIGHT = 8
 PERIOD_SECONDS = 60
 
-# In CloudWatch Logs Insights' language. Each has its place on the second dashboard, from where it opens to be changed.
+# In CloudWatch Logs Insights' language. Each has its place on the second dashboard, from where it opens to be changed, and
+# in the list of saved queries.
 QUESTIONS = {
     "Warnings and errors, by kind": "filter level = 'ERROR' or level = 'WARNING' "
     "| stats count(*) as lines by service, event, error | sort lines desc",
@@ -30,8 +32,11 @@ QUESTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ObservabilityArgs:
+    """`saved_queries`: put the questions into Logs Insights' own list too."""
+
     region: str
     watched: Watched
+    saved_queries: bool
 
 
 class Observability(pulumi.ComponentResource):
@@ -49,6 +54,15 @@ class Observability(pulumi.ComponentResource):
             lambda groups: " | ".join(f"SOURCE '{group}'" for group in groups)
         )
         self.logs_dashboard_url = self._dashboard(f"{name}-logs", _questions(args.region, sources))
+        if args.saved_queries:
+            for title, question in QUESTIONS.items():
+                aws.cloudwatch.QueryDefinition(
+                    f"{name}-{re.sub('[^a-z]+', '-', title.lower()).strip('-')}",
+                    name=f"{name}/{title}",  # what is before the slash is a folder in the console
+                    query_string=question,
+                    log_group_names=list(args.watched.log_groups.values()),
+                    opts=pulumi.ResourceOptions(parent=self),
+                )
         self.register_outputs(
             {"dashboard_url": self.dashboard_url, "logs_dashboard_url": self.logs_dashboard_url},
         )

@@ -118,6 +118,8 @@ def test_the_rehearsed_configuration_is_devs_without_images_and_secrets(good: tu
     dev = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"]
     assert config["aviary:databaseInstanceClass"] == dev["aviary:databaseInstanceClass"]
     assert config["aviary:imagesBuild"] is False
+    assert config["aviary:savedQueries"] is True
+    assert config["aviary:waitForSteadyState"] is False
     assert all("@sha256:" in config[f"aviary:images{service}"] for service in ("Pelican", "Emu", "Frontend"))
     assert config["aws:skipCredentialsValidation"] is True
     assert "secure" not in run.calls[0]["config"]

@@ -1,8 +1,6 @@
 """The list of what checkov finds and we keep: nothing unlisted, nothing stale, nothing without a reason."""
 
-import importlib.util
 import re
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -10,18 +8,12 @@ import pytest
 import yaml
 
 from tests.infra.engine import ROOT, whole
+from tests.infra.scripts import script
 
 
 @pytest.fixture(scope="module")
 def gate() -> ModuleType:
-    """The script in .ci, which is no package."""
-    spec = importlib.util.spec_from_file_location("checkov_gate", ROOT / ".ci" / "checkov_gate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("checkov_gate")
 
 
 def listed() -> dict[str, list[dict[str, Any]]]:

@@ -132,13 +132,11 @@ def test_a_queue_hands_what_kills_its_reader_to_the_dead_letter_queue(graph: Gra
 
 
 def test_people_are_told_where_the_configuration_says() -> None:
-    graph = changed(
-        "dev", notificationsEmails='["a@example.org"]', notificationsWebhooks='["https://example.org/hook"]'
-    )
+    graph = changed("dev", notificationsEmails='["a@ours.test"]', notificationsWebhooks='["https://ours.test/hook"]')
     told = {
         (s.inputs["protocol"], s.inputs["endpoint"]) for s in graph.all("aws:sns/topicSubscription:TopicSubscription")
     }
-    assert told == {("email", "a@example.org"), ("https", "https://example.org/hook")}
+    assert told == {("email", "a@ours.test"), ("https", "https://ours.test/hook")}
     assert not graph.messages
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from components import metrics
+from components.config import StackConfig
 from components.observability import COLUMNS, QUESTIONS
 from tests.infra.engine import ROOT, Graph, Recorded, changed, whole
 
@@ -211,6 +212,22 @@ def test_saved_questions_go_to_the_services_logs(graph: Graph, stack: str) -> No
     sources = " | ".join(f"SOURCE 'aviary-{stack}-{service}'" for service in SERVICES)
     found = {widget["properties"]["title"]: widget["properties"]["query"] for widget in widgets(graph, "log")}
     assert found == {title: f"{sources} | {question}" for title, question in QUESTIONS.items()}
+
+
+def test_saved_questions_are_in_the_consoles_own_list_too(stack: str) -> None:
+    found = changed(stack, savedQueries="true").all("aws:cloudwatch/queryDefinition:QueryDefinition")
+    assert {one.inputs["name"]: one.inputs["queryString"] for one in found} == {
+        f"aviary-{stack}/{title}": question for title, question in QUESTIONS.items()
+    }
+    for one in found:
+        assert one.inputs["logGroupNames"] == [f"aviary-{stack}-{service}" for service in SERVICES]
+
+
+def test_only_the_rehearsed_files_leave_the_saved_queries_out() -> None:
+    """Their default is on."""
+    for stack in ("dev", "prod"):
+        assert not whole(stack).all("aws:cloudwatch/queryDefinition:QueryDefinition")
+        assert StackConfig.model_fields["saved_queries"].default is True
 
 
 def test_saved_questions_ask_for_fields_that_the_services_log() -> None:
