@@ -84,7 +84,9 @@ def test_services_reach_what_they_are_connected_to(graph: Graph, stack: str) -> 
     web = {
         "AVIARY_HTTP_PORT": "8000",
         "AVIARY_READ_ONLY": "true",
-        "AVIARY_ALLOWED_HOSTS": json.dumps(["aviary.example.com" if stack == "prod" else "aviary-dev-alb-0123456789.us-east-1.elb.amazonaws.com"]),
+        "AVIARY_ALLOWED_HOSTS": json.dumps(
+            ["aviary.example.com" if stack == "prod" else "aviary-dev-alb-0123456789.us-east-1.elb.amazonaws.com"]
+        ),
         "AVIARY_TRUSTED_PROXIES": "1",
     }
     found = {name: environment(container) for name, container in containers(graph).items()}
