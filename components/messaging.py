@@ -40,10 +40,8 @@ class Messaging(pulumi.ComponentResource):
         self.queue = self._queue(
             f"{name}-changes",
             args.key_arn,
-            # Written as SQS gives it back, so that nobody takes a space for a change.
             redrive_policy=pulumi.Output.json_dumps(
-                {"deadLetterTargetArn": self.dlq.arn, "maxReceiveCount": RECEIVES_BEFORE_DEAD_LETTER},
-                separators=(",", ":"),
+                {"deadLetterTargetArn": self.dlq.arn, "maxReceiveCount": RECEIVES_BEFORE_DEAD_LETTER}
             ),
         )
         self.topic_arn = self._topic(name, args)
