@@ -174,8 +174,9 @@ def _part(key: str, title: str, lines: list[str], place: str, colour: str = "out
 def _order(graph: Graph, service: Resource) -> tuple[bool, bool, str]:
     """In the way of a change: what people reach, what sends, what receives."""
     name = graph.short_name(service.name)
-    receives = any(p.task == name and "sqs:ReceiveMessage" in p.actions for p in permissions(graph))
-    return not service.inputs.get("loadBalancers"), receives, name
+    # Who looks into a queue without deleting from it does not take its messages.
+    takes = any(p.task == name and "sqs:DeleteMessage" in p.actions for p in permissions(graph))
+    return not service.inputs.get("loadBalancers"), takes, name
 
 
 def _most_tasks(graph: Graph, service: Resource) -> int:

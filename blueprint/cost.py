@@ -268,7 +268,7 @@ def _polling(graph: Graph, table: Prices) -> Iterator[Line]:
     requests = 0.0
     for service in graph.of("aws:ecs:Service"):
         task, tasks = graph.short_name(service.name), fewest_tasks(graph, service)
-        if (task, "sqs:ReceiveMessage") in may:
+        if (task, "sqs:DeleteMessage") in may:
             requests += tasks * seconds / RECEIVE_WAIT_SECONDS
         elif (task, "sqs:SendMessage") in may and (task, "sqs:GetQueueAttributes") in may:
             requests += tasks * seconds / LOOK_SECONDS
