@@ -42,7 +42,9 @@ aviary_pelican | relation | public.products | SELECT
 aviary_pelican | relation | sync.backfill | INSERT, SELECT, UPDATE
 aviary_pelican | relation | sync.claim | SELECT, UPDATE
 aviary_pelican | relation | sync.dead_letter | DELETE, INSERT, SELECT
+aviary_pelican | relation | sync.drift | DELETE, INSERT, SELECT, UPDATE
 aviary_pelican | relation | sync.outbox | DELETE, INSERT, SELECT
+aviary_pelican | relation | sync.reconcile | INSERT, SELECT, UPDATE
 aviary_pelican | relation | sync.reindex | SELECT, UPDATE
 aviary_pelican | relation | sync.reindex_status | SELECT
 aviary_pelican | relation | sync.source | SELECT

@@ -160,6 +160,12 @@ class PineconeIndex:
         for page in self._index.list(namespace=namespace, prefix=prefix or None, limit=PAGE_IDS):
             yield from (item.id for item in page.vectors if item.id is not None)
 
+    def ids_page(self, namespace: str, token: str | None = None) -> tuple[list[str], str | None]:
+        """One page of `ids`, and the token that the next one is asked for by: None on the last. A token may be kept."""
+        page = self._index.list_paginated(namespace=namespace, limit=PAGE_IDS, pagination_token=token)
+        following = page.pagination.next if page.pagination is not None else None
+        return [item.id for item in page.vectors if item.id is not None], following
+
     def clear(self, namespace: str) -> None:
         """See VectorIndex."""
         try:

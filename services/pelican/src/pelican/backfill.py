@@ -15,7 +15,7 @@ from psycopg import sql
 from aviary.source import Source
 from pelican import tables
 from pelican.outbox import BACKFILL, FILL, SourceError
-from pelican.rows import identifier
+from pelican.rows import identifier, keyset
 from pelican.watch import SOURCES, to_source
 
 PAGE_KEYS = 3_200  # some 200 for each of the 16 shards
@@ -64,8 +64,8 @@ def turn_page(
     page_keys: int = PAGE_KEYS,
     lane: int = BACKFILL,
 ) -> Page | None:
-    """Enqueue the next page of an unfinished backfill (or of a filling, in the lane FILL), unless `outbox_limit` keys of it are waiting already; None when
-    no backfill is unfinished, or others are at them. `connection` is in autocommit mode, with outbox.prepare's
+    """Enqueue the next page of an unfinished backfill (or of a filling, in the lane FILL), unless `outbox_limit` keys of
+    it are waiting already; None when no backfill is unfinished, or others are at them. `connection` is in autocommit mode, with outbox.prepare's
     settings. Raises psycopg.Error, and SourceError when the table cannot be read."""
     with connection.transaction():
         row = connection.execute(
@@ -108,23 +108,18 @@ def _page_query(
         raise psycopg.errors.UndefinedTable(
             f"{source.schema}.{source.table} is not there any more, or has lost a column"
         )
-    key = [sql.SQL("r.{}").format(identifier(column)) for column in source.key_columns]
-    cursor = [
-        sql.SQL("{}::text::{}").format(sql.Placeholder(f"k{n}"), sql.SQL(table.columns[c].type.replace("%", "%%")))
-        for n, c in enumerate(source.key_columns)
-    ]
-    comma = sql.SQL(", ")
+    page = keyset(source, table, resumes=resumes)
     # key_text comes from sync.key_expression, which quotes.
     rows = f"SELECT {key_text} AS key, false AS text_unchanged FROM page r"  # noqa: S608 - see above
     code = connection.execute("SELECT sync.enqueue_code(%s, %s, %s)", (source_id, rows, lane)).fetchone()
     query = sql.SQL(_PAGE).format(
-        columns=comma.join(key),
+        columns=page.columns,
         table=identifier(source.schema, source.table),
-        after=sql.SQL("WHERE ({}) > ({})").format(comma.join(key), comma.join(cursor)) if resumes else sql.SQL(""),
+        after=page.after,
         limit=sql.Literal(page_keys),
         enqueue=sql.SQL(str(code and code[0]).replace("%", "%%")),
-        texts=comma.join(k + sql.SQL("::text") for k in key),
-        backwards=comma.join(k + sql.SQL(" DESC") for k in key),
+        texts=page.texts,
+        backwards=sql.SQL(", ").join(sql.SQL("r.{} DESC").format(identifier(column)) for column in source.key_columns),
     )
     return query.as_string()
 

@@ -18,7 +18,7 @@ from aviary.dead_letters import DeadLetterQueue
 from aviary.settings import DatabaseSettings
 from aviary.settings import sentence as settings_sentence
 from aviary.source import InvalidSourceError
-from pelican import backfill, tables
+from pelican import backfill, reconcile_options, tables
 from pelican.migrate import MigrationError, migrate
 from pelican.outbox import SourceError, prepare
 from pelican.service import Pelican
@@ -106,13 +106,22 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--name", help="name of the source and its namespace in the index (default: the table's)")
     command.add_argument("--no-backfill", action="store_true", help="do not send the rows that are there already")
 
-    command = _command(commands, "unwatch", _unwatch, "forget a watched table; its rows and vectors stay")
+    command = _command(commands, "unwatch", _unwatch, "forget a watched table; its rows stay, and its vectors too")
     command.add_argument("--source", required=True, help="its name, see `sources`")
+    command.add_argument(
+        "--delete-vectors",
+        action="store_true",
+        help="empty its namespace of the index, once the queue is empty; also of a name that is watched no more. "
+        "Needs AVIARY_QUEUE_URL, AVIARY_INDEX_HOST and PINECONE_API_KEY too",
+    )
 
     command = _command(commands, "backfill", _backfill, "send every row of the watched tables again")
     command.add_argument("--source", action="append", help="only this one (may be given again)")
     command.add_argument("--restart", action="store_true", help="start over one that is under way")
     command.add_argument("--wait", action="store_true", help="until the queue has taken all of it")
+
+    command = _command(commands, "reconcile", _reconcile, reconcile_options.SUMMARY, reconcile_options.EPILOG)
+    reconcile_options.add_arguments(command)
 
     _command(commands, "sources", _sources, "list the watched tables and how far behind each is")
     return parser
@@ -182,12 +191,32 @@ def _watch(arguments: argparse.Namespace) -> int:
 
 
 def _unwatch(arguments: argparse.Namespace) -> int:
+    name = arguments.source
     with _connect() as connection:
-        source = unwatch(connection, arguments.source)
+        if arguments.delete_vectors:
+            from pelican.reconcile_command import namespace_emptier  # noqa: PLC0415 - the SDK takes half a second
+
+            empty = namespace_emptier()
+            if name in {source.name for source in sources(connection)}:
+                unwatch(connection, name)
+            print(
+                f"{name} is not watched any more; emptying its namespace once nothing is in the queue", file=sys.stderr
+            )
+            empty(name)
+            print(f"the namespace {name} of the index is empty")
+            return 0
+        source = unwatch(connection, name)
     print(
-        f"{source.schema}.{source.table} is not watched any more; delete the namespace {source.namespace} of the index"
+        f"{source.schema}.{source.table} is not watched any more; its vectors are still there: "
+        f"`unwatch --source {name} --delete-vectors` deletes them"
     )
     return 0
+
+
+def _reconcile(arguments: argparse.Namespace) -> int:
+    from pelican.reconcile_command import reconcile  # noqa: PLC0415 - the worker does without the SDK
+
+    return reconcile(arguments)
 
 
 def _backfill(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -44,6 +44,74 @@ FROM wanted w
 LEFT JOIN head h ON w.number = 1
 LEFT JOIN LATERAL (
   SELECT true AS found {columns} FROM ONLY {table} r WHERE {matches} AND {key_text} = w.key) r ON true"""
+# A page in order of the key. Rows that did not change are not read beyond their key.
+_PAGE = """
+SELECT {key_text} AS key, ARRAY[{texts}] AS cursor, p.changed {columns}
+FROM ONLY {table} r CROSS JOIN LATERAL (SELECT {changed} AS changed) p {after} ORDER BY {keys} LIMIT {limit}"""
+_LOOKUP = """
+SELECT w.key, r.found {aliases} FROM unnest(%(keys)s::text[]) AS w(key)
+LEFT JOIN LATERAL (
+  SELECT true AS found {columns} FROM ONLY {table} r WHERE {matches} AND {key_text} = w.key) r ON true"""
+
+
+class Keyset(NamedTuple):
+    """Parts of a query that pages through a table in order of its key. `texts` are the key columns as text, to go on
+    from; `after`, when it resumes, is the condition of the next page, with them as parameters k0, k1, …"""
+
+    columns: sql.Composed
+    texts: sql.Composed
+    after: sql.Composable
+
+
+def keyset(source: Source, table: Table, *, resumes: bool) -> Keyset:
+    """Of the rows `r` of the table."""
+    columns = [sql.SQL("r.{}").format(identifier(column)) for column in source.key_columns]
+    cursor = [
+        sql.SQL("{}::text::{}").format(sql.Placeholder(f"k{n}"), sql.SQL(table.columns[c].type.replace("%", "%%")))
+        for n, c in enumerate(source.key_columns)
+    ]
+    comma = sql.SQL(", ")
+    after = sql.SQL("WHERE ({}) > ({})").format(comma.join(columns), comma.join(cursor))
+    return Keyset(
+        columns=comma.join(columns),
+        texts=comma.join(column + sql.SQL("::text") for column in columns),
+        after=after if resumes else sql.SQL(""),
+    )
+
+
+def page_query(
+    source: Source, table: Table, key_text: str, limit: int, *, resumes: bool, changed_column: str | None = None
+) -> sql.Composed:
+    """Rows of a page as (key, cursor, changed, mapped columns …). Parameters: the keyset's, and `since` when there is a
+    `changed_column`: rows where that is earlier come with `changed` false and no values."""
+    page = keyset(source, table, resumes=resumes)
+    changed: sql.Composable = sql.SQL("true")
+    if changed_column is not None:
+        changed = sql.SQL("coalesce(r.{} >= %(since)s, true)").format(identifier(changed_column))
+    return sql.SQL(_PAGE).format(
+        key_text=sql.SQL(key_text.replace("%", "%%")),
+        texts=page.texts,
+        columns=_listed(
+            sql.SQL("CASE WHEN p.changed THEN {} END").format(_value([source], table, c)) for c in mapped_columns([source])
+        ),
+        table=identifier(source.schema, source.table),
+        changed=changed,
+        after=page.after,
+        keys=page.columns,
+        limit=sql.Literal(limit),
+    )
+
+
+def lookup_query(source: Source, table: Table, key_text: str) -> sql.Composed:
+    """What the rows of some keys are now: (key, found, mapped columns …). Parameter: keys."""
+    columns = mapped_columns([source])
+    return sql.SQL(_LOOKUP).format(
+        table=identifier(source.schema, source.table),
+        columns=_listed(sql.SQL("{} AS {}").format(_value([source], table, c), _alias(n)) for n, c in enumerate(columns)),
+        aliases=_listed(sql.SQL("r.{}").format(_alias(n)) for n, _ in enumerate(columns)),
+        matches=_matches(source, table),
+        key_text=sql.SQL(key_text.replace("%", "%%")),
+    )
 
 
 def mapped_columns(places: Sequence[Source]) -> tuple[str, ...]:

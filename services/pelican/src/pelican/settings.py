@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from aviary.settings import ChunkSettings, DatabaseSettings, QueueSettings
+from aviary.settings import ChunkSettings, DatabaseSettings, IndexSettings, QueueSettings
 
 
 class PelicanSettings(DatabaseSettings, QueueSettings, ChunkSettings):
@@ -32,3 +32,7 @@ class PelicanSettings(DatabaseSettings, QueueSettings, ChunkSettings):
     def silence_seconds(self) -> float:
         """After this, Postgres ends the session of a Pelican that was stopped, and frees what it holds."""
         return self.claim_seconds * 3 + self.poll_seconds
+
+
+class ReconcileSettings(DatabaseSettings, QueueSettings, IndexSettings):
+    """Of `reconcile`, and of whoever empties a namespace: both ends, and the queue between them."""
