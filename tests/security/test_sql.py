@@ -17,7 +17,7 @@ KNOWN = {
     ("pelican/src/pelican/rows.py", "column.type.replace('%', '%%')"): "the same, for a statement with parameters",
     ("pelican/src/pelican/rows.py", "table.columns[c].type.replace('%', '%%')"): "the same",
     ("pelican/src/pelican/ledger.py", "code"): "made by sync.enqueue_code",
-    ("pelican/src/pelican/looking.py", "self._lookup"): "a Composed, from pelican.rows.lookup_query",
+    ("pelican/src/pelican/ledger.py", "query"): "the statements of this module",
     ("pelican/src/pelican/rows.py", "sql.Identifier(*names).as_string().replace('%', '%%')"): "quoted by psycopg",
     ("pelican/src/pelican/rows.py", "sql.Literal(column.type).as_string().replace('%', '%%')"): "quoted by psycopg",
     ("pelican/src/pelican/rows.py", "key_text.replace('%', '%%')"): "an expression made by sync.key_expression",

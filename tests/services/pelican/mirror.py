@@ -75,7 +75,7 @@ class Mirror:
         """A vector that is nobody's."""
         self.index.upsert(namespace, [Record(name, values(name), metadata)])
 
-    def change(self, key: str, namespace: str = "products", **metadata: MetadataValue) -> None:
+    def change(self, key: str, namespace: str = "products", **metadata: MetadataValue | None) -> None:
         """Give a vector other metadata, behind everybody's back; None takes a field away."""
         record = self.index.fetch(namespace, [key])[key]
         kept = {name: value for name, value in (record.metadata | metadata).items() if value is not None}
@@ -104,9 +104,7 @@ class Mirror:
             found = to_source(row)
             ledger = Ledger(connection, found)
             assert ledger.begin(question or f"{repair}{changed_column}", restart=False)
-            looker = Looker(
-                connection, self.index, found, row[9], dimension=DIMENSION, changed_column=changed_column
-            )
+            looker = Looker(connection, self.index, found, row[9], dimension=DIMENSION, changed_column=changed_column)
             run = Reconcile(
                 connection,
                 ledger,

@@ -24,7 +24,7 @@ from pelican.outbox import SourceError, prepare
 from pelican.service import Pelican
 from pelican.settings import PelicanSettings
 from pelican.sqs import SqsQueue
-from pelican.watch import source_named, sources, unwatch, watch
+from pelican.watch import SOURCES, source_named, sources, unwatch, watch
 
 BACKFILL_OUTBOX_LIMIT = 20_000
 
@@ -192,24 +192,31 @@ def _watch(arguments: argparse.Namespace) -> int:
 
 def _unwatch(arguments: argparse.Namespace) -> int:
     name = arguments.source
+    if arguments.delete_vectors:
+        return _unwatch_and_delete(name)
     with _connect() as connection:
-        if arguments.delete_vectors:
-            from pelican.reconcile_command import namespace_emptier  # noqa: PLC0415 - the SDK takes half a second
-
-            empty = namespace_emptier()
-            if name in {source.name for source in sources(connection)}:
-                unwatch(connection, name)
-            print(
-                f"{name} is not watched any more; emptying its namespace once nothing is in the queue", file=sys.stderr
-            )
-            empty(name)
-            print(f"the namespace {name} of the index is empty")
-            return 0
         source = unwatch(connection, name)
     print(
         f"{source.schema}.{source.table} is not watched any more; its vectors are still there: "
         f"`unwatch --source {name} --delete-vectors` deletes them"
     )
+    return 0
+
+
+def _unwatch_and_delete(name: str) -> int:
+    """Killed half-way, the same command deletes the vectors of a name that is not watched any more."""
+    from pelican.reconcile_command import vector_deleter  # noqa: PLC0415 - the worker does without the SDK
+
+    delete = vector_deleter()
+    with _connect() as connection:
+        rows = [row for row in connection.execute(SOURCES) if row[1] == name]
+        places = {(row[7], row[10]) for row in rows} | {(row[13], row[14]) for row in rows if row[13]} or {(name, "")}
+        if rows:
+            unwatch(connection, name)
+    print(f"{name} is not watched any more; waiting until nothing is in the queue", file=sys.stderr)
+    for namespace, host in sorted(places):
+        delete(namespace, host)
+        print(f"the namespace {namespace} of the index is empty")
     return 0
 
 

@@ -181,9 +181,9 @@ class Looker:
                 raise
             return {}
 
-    def _read(self, query: sql.Composed, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def _read(self, statement: sql.Composed, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(query, parameters).fetchall()
+            return self._connection.execute(statement, parameters).fetchall()
         except psycopg.OperationalError:
             raise
         except psycopg.Error as error:

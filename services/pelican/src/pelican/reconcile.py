@@ -176,7 +176,10 @@ class Reconcile:
         quiet_since: float | None = None
         while True:
             now = self._clock()
-            quiet_since = (quiet_since or now) if self._queue.depth() == 0 else None
+            if self._queue.depth():
+                quiet_since = None
+            elif quiet_since is None:
+                quiet_since = now
             if quiet_since is not None and now - quiet_since >= self._grace_seconds:
                 return None
             if now >= deadline:

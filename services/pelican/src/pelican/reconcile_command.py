@@ -55,19 +55,20 @@ def reconcile(arguments: argparse.Namespace) -> int:
     return DRIFTED if any(outcome.left for outcome in outcomes) else IN_STEP
 
 
-def namespace_emptier(pause: Callable[[float], object] = time.sleep) -> Callable[[str], None]:
-    """What deletes every vector of a namespace that no source explains, once nothing is in the queue that could bring one
-    back. It waits for that as long as it takes. Raises ValidationError when a setting is missing."""
+def vector_deleter(pause: Callable[[float], object] = time.sleep) -> Callable[[str, str], None]:
+    """What deletes every vector of a namespace (of the index at a host, "" for the configured one) that no source explains
+    any more, once nothing is in the queue that could bring one back. It waits for that as long as it takes. Raises
+    ValidationError when a setting is missing."""
     settings = ReconcileSettings()  # type: ignore[call-arg]  # from the environment
 
-    def empty(namespace: str) -> None:
+    def delete(namespace: str, host: str) -> None:
         queue = _queue(settings)
         while queue.depth():
             pause(LOOK_SECONDS)
-        with PineconeIndex(settings.pinecone_api_key.get_secret_value(), settings.index_host) as index:
+        with PineconeIndex(settings.pinecone_api_key.get_secret_value(), host or settings.index_host) as index:
             index.clear(namespace)
 
-    return empty
+    return delete
 
 
 def _outcomes(
@@ -85,7 +86,9 @@ def _outcomes(
             ledger = Ledger(connection, source)
             asked = (revision, host, arguments.repair, arguments.since, arguments.changed_column)
             if not ledger.begin(json.dumps(asked), restart=arguments.restart):
-                raise SourceError(source.id, f"another reconcile of {source.name} is under way; wait until it has ended")
+                raise SourceError(
+                    source.id, f"another reconcile of {source.name} is under way; wait until it has ended"
+                )
             with PineconeIndex(api_key, host) as index, _reporter(source.name, quiet=arguments.log) as report:
                 looker = Looker(
                     connection,

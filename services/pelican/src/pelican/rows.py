@@ -92,7 +92,8 @@ def page_query(
         key_text=sql.SQL(key_text.replace("%", "%%")),
         texts=page.texts,
         columns=_listed(
-            sql.SQL("CASE WHEN p.changed THEN {} END").format(_value([source], table, c)) for c in mapped_columns([source])
+            sql.SQL("CASE WHEN p.changed THEN {} END").format(_value([source], table, c))
+            for c in mapped_columns([source])
         ),
         table=identifier(source.schema, source.table),
         changed=changed,
@@ -107,7 +108,9 @@ def lookup_query(source: Source, table: Table, key_text: str) -> sql.Composed:
     columns = mapped_columns([source])
     return sql.SQL(_LOOKUP).format(
         table=identifier(source.schema, source.table),
-        columns=_listed(sql.SQL("{} AS {}").format(_value([source], table, c), _alias(n)) for n, c in enumerate(columns)),
+        columns=_listed(
+            sql.SQL("{} AS {}").format(_value([source], table, c), _alias(n)) for n, c in enumerate(columns)
+        ),
         aliases=_listed(sql.SQL("r.{}").format(_alias(n)) for n, _ in enumerate(columns)),
         matches=_matches(source, table),
         key_text=sql.SQL(key_text.replace("%", "%%")),
