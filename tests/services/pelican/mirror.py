@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from aviary.index import PineconeIndex, Record
-from aviary.source import Document, MetadataValue, index_metadata, text_hash, vector_id
+from aviary.source import DEFAULT_CHUNKING, Document, MetadataValue, chunk_id, index_metadata, text_hash, vector_id
 from pelican.ledger import Ledger
 from pelican.looking import Looker
 from pelican.outbox import prepare
@@ -64,12 +64,15 @@ class Mirror:
 
     def write(self, document: Document, version: int, namespace: str = "products", chunks: int = 1) -> None:
         """A row's vectors, as many as `chunks`."""
-        main, metadata = vector_id(document.key), index_metadata(document, version)
-        further = [
-            Record(f"{main}#{n}", values(f"{n}{document.text}"), metadata | {"_chunk": n}) for n in range(1, chunks)
-        ]
-        more: dict[str, MetadataValue] = {"_chunks": chunks} if chunks > 1 else {}
-        self.index.upsert(namespace, [*further, Record(main, values(document.text), metadata | more)])
+        main = vector_id(document.key)
+        numbers = [*range(1, chunks), 0]
+        self.index.upsert(
+            namespace,
+            [
+                Record(chunk_id(main, n), values(f"{n}{document.text}"), index_metadata(document, version, n, chunks))
+                for n in numbers
+            ],
+        )
 
     def put(self, name: str, namespace: str = "products", **metadata: MetadataValue) -> None:
         """A vector that is nobody's."""
@@ -104,7 +107,15 @@ class Mirror:
             found = to_source(row)
             ledger = Ledger(connection, found)
             assert ledger.begin(question or f"{repair}{changed_column}", restart=False)
-            looker = Looker(connection, self.index, found, row[9], dimension=DIMENSION, changed_column=changed_column)
+            looker = Looker(
+                connection,
+                self.index,
+                found,
+                row[9],
+                dimension=DIMENSION,
+                chunking=DEFAULT_CHUNKING,
+                changed_column=changed_column,
+            )
             run = Reconcile(
                 connection,
                 ledger,

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -44,12 +43,6 @@ def difference(key: str, document: Document | None, vectors: Sequence[Metadata |
 def stray(id: str, key: str | None, metadata: Metadata) -> Drift:
     """A vector that no row's main vector accounts for."""
     return Drift(id, key, "orphaned", digest(None, [metadata]), version(metadata), direct=True)
-
-
-def split_chunk_id(id: str) -> tuple[str, int]:
-    """The main vector's id, and which further one it is: 0 for the main one itself."""
-    main, _, number = id.rpartition("#")
-    return (main, int(number)) if main and re.fullmatch(r"[1-9][0-9]{0,8}", number) else (id, 0)
 
 
 def count(main: Metadata | None) -> int:
@@ -100,7 +93,7 @@ def _is_current(document: Document, vector: Metadata | None) -> bool:
     ours = {"_key": document.key, "_text_hash": document.text_hash}
     if any(vector.get(name) != value for name, value in ours.items()):
         return False
-    mapped = {name: value for name, value in vector.items() if name not in _OURS}
+    mapped = {name: value for name, value in vector.items() if name not in RESERVED_METADATA}
     return mapped.keys() == document.metadata.keys() and all(
         _same(value, mapped[name]) for name, value in document.metadata.items()
     )
@@ -116,6 +109,3 @@ def _is_postgres_text(text: str) -> bool:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
         return False
-
-
-_OURS = frozenset((*RESERVED_METADATA, "_chunks", "_chunk"))

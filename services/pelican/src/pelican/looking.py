@@ -10,9 +10,19 @@ import psycopg
 from pinecone.errors import ApiError, NotFoundError
 from psycopg import sql
 
+from aviary.chunking import Chunking
 from aviary.index import PineconeIndex, is_missing_namespace
 from aviary.logs import log
-from aviary.source import Document, InvalidSourceError, MetadataValue, Source, render, vector_id
+from aviary.source import (
+    Document,
+    InvalidSourceError,
+    MetadataValue,
+    Source,
+    chunk_id,
+    render,
+    split_chunk_id,
+    vector_id,
+)
 from pelican import drift, rows, tables
 from pelican.drift import Drift
 from pelican.outbox import SourceError
@@ -43,6 +53,7 @@ class Looker:
         key_text: str,
         *,
         dimension: int,
+        chunking: Chunking,
         changed_column: str | None = None,
     ) -> None:
         table = tables.describe(connection, source.schema, source.table)
@@ -60,6 +71,7 @@ class Looker:
         self._source = source
         self._table = table
         self._key_text = key_text
+        self._chunking = chunking
         self._changed_column = changed_column
         self._columns = rows.mapped_columns([source])
         self._probe = np.ones(dimension, np.float32)
@@ -117,7 +129,7 @@ class Looker:
     def orphans(self, ids: Sequence[str]) -> list[Drift]:
         """Those of a page of ids that no row accounts for. A row whose text is blank does here: whoever compares the rows
         finds its vector."""
-        mains = {vid: drift.split_chunk_id(vid) for vid in ids}
+        mains = {vid: split_chunk_id(vid) for vid in ids}
         # What does not say its key itself, or whose main vector must say whether it belongs to it.
         opaque = [vid for vid in ids if vector_id(vid) != vid or not drift.is_key(self._source, vid)]
         seen = self._fetch(dict.fromkeys([*opaque, *(mains[vid][0] for vid in opaque)]))
@@ -133,7 +145,7 @@ class Looker:
         keyed = [each.key for each in seen if each.key is not None and not each.direct]
         now = {each.id: each for each in (self.compare(self.documents(keyed)) if keyed else ())}
         if direct := {each.id: each.key for each in seen if each.direct}:
-            mains = [drift.split_chunk_id(vid)[0] for vid in direct]
+            mains = [split_chunk_id(vid)[0] for vid in direct]
             vectors = self._fetch(dict.fromkeys([*direct, *mains]))
             now |= {each.id: each for each in self._strays(direct, vectors)}
         return now
@@ -164,7 +176,7 @@ class Looker:
         """Those of the ids (each with its key, as far as that is known) that belong to no main vector of ours."""
         strays = []
         for vid, key in keys.items():
-            main, chunk = drift.split_chunk_id(vid)
+            main, chunk = split_chunk_id(vid)
             belongs = chunk < drift.count(vectors.get(main)) if chunk else key is not None
             if vid in vectors and not belongs:
                 strays.append(drift.stray(vid, key, vectors[vid]))
@@ -194,11 +206,11 @@ class Looker:
 
     def _document(self, key: str, values: Sequence[Any]) -> Document | None:
         try:
-            return render(self._source, key, dict(zip(self._columns, values, strict=True)))
+            return render(self._source, key, dict(zip(self._columns, values, strict=True)), self._chunking)
         except Exception as error:  # noqa: BLE001 - Pelican sets such a row aside, so it has no place in the index
             log(_logger, logging.WARNING, "row_without_document", source=self._source.name, error=type(error).__name__)
             return None
 
 
 def _further(main: str, metadata: Mapping[str, MetadataValue] | None) -> list[str]:
-    return [f"{main}#{number}" for number in range(1, drift.count(metadata))]
+    return [chunk_id(main, number) for number in range(1, drift.count(metadata))]

@@ -16,7 +16,7 @@ from pinecone.errors import ApiError, PineconeError
 
 from aviary import database, logs
 from aviary.aws import sqs_client
-from aviary.index import PineconeIndex
+from aviary.index import PineconeIndex, is_index_host
 from aviary.settings import QueueSettings
 from aviary.source import InvalidSourceError
 from pelican.ledger import Ledger
@@ -62,10 +62,15 @@ def vector_deleter(pause: Callable[[float], object] = time.sleep) -> Callable[[s
     settings = ReconcileSettings()  # type: ignore[call-arg]  # from the environment
 
     def delete(namespace: str, host: str) -> None:
+        host = host or settings.index_host
+        if not is_index_host(host, settings.index_host):
+            raise InvalidSourceError(
+                f"the namespace {namespace} is in an index elsewhere, which may not have the API key"
+            )
         queue = _queue(settings)
         while queue.depth():
             pause(LOOK_SECONDS)
-        with PineconeIndex(settings.pinecone_api_key.get_secret_value(), host or settings.index_host) as index:
+        with PineconeIndex(settings.pinecone_api_key.get_secret_value(), host) as index:
             index.clear(namespace)
 
     return delete
@@ -83,8 +88,17 @@ def _outcomes(
         for row in _chosen(connection, arguments.source):
             source, revision, key_text = to_source(row), row[8], row[9]
             host = source.index_host or settings.index_host
+            if not is_index_host(host, settings.index_host):
+                raise SourceError(source.id, f"{source.name} is in an index elsewhere, which may not have the API key")
             ledger = Ledger(connection, source)
-            asked = (revision, host, arguments.repair, arguments.since, arguments.changed_column)
+            asked = (
+                revision,
+                host,
+                str(settings.chunking),
+                arguments.repair,
+                arguments.since,
+                arguments.changed_column,
+            )
             if not ledger.begin(json.dumps(asked), restart=arguments.restart):
                 raise SourceError(
                     source.id, f"another reconcile of {source.name} is under way; wait until it has ended"
@@ -96,6 +110,7 @@ def _outcomes(
                     source,
                     key_text,
                     dimension=settings.dimension,
+                    chunking=settings.chunking,
                     changed_column=arguments.changed_column,
                 )
                 run = Reconcile(

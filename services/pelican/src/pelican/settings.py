@@ -34,5 +34,5 @@ class PelicanSettings(DatabaseSettings, QueueSettings, ChunkSettings):
         return self.claim_seconds * 3 + self.poll_seconds
 
 
-class ReconcileSettings(DatabaseSettings, QueueSettings, IndexSettings):
+class ReconcileSettings(DatabaseSettings, QueueSettings, IndexSettings, ChunkSettings):
     """Of `reconcile`, and of whoever empties a namespace: both ends, and the queue between them."""
