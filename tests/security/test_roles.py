@@ -47,7 +47,7 @@ aviary_pelican | relation | sync.outbox | DELETE, INSERT, SELECT
 aviary_pelican | relation | sync.reconcile | INSERT, SELECT, UPDATE
 aviary_pelican | relation | sync.reindex | SELECT, UPDATE
 aviary_pelican | relation | sync.reindex_status | SELECT
-aviary_pelican | relation | sync.source | SELECT
+aviary_pelican | relation | sync.source | SELECT, UPDATE
 aviary_pelican | relation | sync.status | SELECT
 aviary_pelican | schema | public | USAGE
 aviary_pelican | schema | sync | USAGE
