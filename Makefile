@@ -40,7 +40,7 @@ status: install ## what runs, where, and how far behind it is
 	$(BIN)/python -m local status
 
 test: install ## every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: install ## format, lint, types, workflows
 	$(BIN)/ruff format --check .

@@ -41,12 +41,10 @@ def running(emu: Emu) -> Iterator[Emu]:
         assert not thread.is_alive()
 
 
-def test_one_503_delays_a_change_by_less_than_a_second(bench: Bench) -> None:
+def test_one_503_costs_one_retry_and_nothing_else(bench: Bench) -> None:
     bench.pinecone.faults(operation="upsert", count=1, status=503)
     bench.send(batch(upsert("1", 1)))
-    started = time.monotonic()
     stats = bench.work()
-    assert time.monotonic() - started < 1
     assert bench.stored() == {"1": 1}
     assert counters(stats, "retries", "received", "poisoned") == {"retries": 1, "received": 1, "poisoned": 0}
 

@@ -56,8 +56,8 @@ def test_a_lease_on_a_message_that_is_gone_is_not_extended(bench: Bench, queue: 
 def test_a_long_poll_returns_as_soon_as_there_is_a_message(bench: Bench, queue: SqsQueue) -> None:
     bench.send("x")
     started = time.monotonic()
-    wait_until(lambda: queue.receive(2, 60), "the message")
-    assert time.monotonic() - started < 1
+    wait_until(lambda: queue.receive(20, 60), "the message")
+    assert time.monotonic() - started < 15, "not the whole poll"
 
 
 def test_what_a_queue_that_is_not_there_raises_is_known(bench: Bench) -> None:

@@ -66,7 +66,7 @@ def test_a_row_of_a_megabyte_is_cut_to_what_a_message_holds(
     pelican.worker().run_until_idle()
     assert all(message.size <= MAX_MESSAGE_BYTES for _, message in memory.sent)
     assert {change.key: change.text for change in memory.changes()} == {
-        str(number): f"Jug. {text}"[:TEXT_LIMIT_CHARS] for number, text in texts.items()
+        str(number): f"{text} Jug"[:TEXT_LIMIT_CHARS] for number, text in texts.items()
     }
 
 
