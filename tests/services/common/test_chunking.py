@@ -1,5 +1,8 @@
 """Long texts to passages: pure, and held to the real tokenizer."""
 
+import random
+import string
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -145,6 +148,30 @@ def test_a_hash_stands_for_the_rule_where_it_may_matter_and_only_there() -> None
 def test_the_id_of_a_vector_says_whose_and_which_it_is(key: str, number: int) -> None:
     main = vector_id(key.encode("utf-8", "replace").decode())
     assert split_chunk_id(chunk_id(main, number)) == (main, number)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(lambda letters: letters.choice(string.ascii_lowercase), id="letters"),
+        pytest.param(lambda letters: "".join(letters.choices(string.ascii_lowercase, k=2)), id="pairs"),
+        pytest.param(lambda letters: "".join(letters.choices(string.ascii_letters, k=8)), id="random words"),
+        pytest.param(lambda letters: letters.randbytes(12).hex(), id="hexadecimal"),
+        pytest.param(lambda letters: f"{letters.choice(['XL', 'USB', 'BPA'])}-{letters.randrange(10**6)}", id="parts"),
+    ],
+)
+def test_even_random_letters_are_not_guessed_to_be_short(
+    embedder: Embedder, words: Callable[[random.Random], str]
+) -> None:
+    letters = random.Random(7)
+    for count in (100, 200, 400, 800):
+        text = " ".join(words(letters) for _ in range(count))
+        tokens = len(embedder.tokens([text])[0].spans)
+        assert tokens <= 254 or Chunking().most_of(text) >= len(split(text, embedder.tokens([text])[0], Chunking()))
+
+
+def test_a_description_of_400_characters_is_known_to_be_short() -> None:
+    assert Chunking().most_of((SENTENCE * 10)[:400]) == 1
 
 
 @pytest.mark.parametrize("given", ["#1", "a#", "a#x", "a#01", "a#0", "a#\u0661", "a"])

@@ -7,6 +7,8 @@ import httpx
 import numpy as np
 import pytest
 
+from aviary.index import Record
+from aviary.source import Document, chunk_id, index_metadata
 from tests.services.frontend.site import Site, until
 
 WORDS = ["soup", "hot", "lunch", "flask", "steel", "lamp", "night", "warm", "blanket", "tent", "rain", "seed", "desk"]
@@ -271,3 +273,62 @@ def test_concurrent_searches_all_get_their_own_answer(site: Site) -> None:
     for thread in threads:
         thread.join(30)
     assert not wrong
+
+
+def index_passages(site: Site, passages: dict[str, list[str]]) -> None:
+    """The vectors of rows, one a passage, as Emu writes them."""
+    records = []
+    for key, texts in passages.items():
+        for number, text in enumerate(texts):
+            document = Document(key=key, text=text, text_hash="-", metadata={})
+            metadata = index_metadata(document, 1, number, len(texts))
+            records.append(Record(chunk_id(key, number), site.embedder.vector(text), metadata))
+    site.index.upsert("products", records)
+
+
+def test_a_row_is_found_once_by_the_best_of_its_passages(site: Site) -> None:
+    rows = [str(site.insert(name)) for name in ("lamp", "tent", "desk")]
+    index_passages(site, {rows[0]: ["steel", "seed", "hot soup"], rows[1]: ["hot"], rows[2]: ["hot soup lunch", "hot"]})
+    found = site.search("hot soup")["results"]
+    assert [result["key"] for result in found] == [rows[0], rows[2], rows[1]]
+    assert found[0]["score"] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["semantic", "hybrid"])
+def test_pages_of_rows_with_many_passages_continue_each_other_without_a_row_twice(site: Site, mode: str) -> None:
+    chosen = np.random.default_rng(3)
+    passages = {
+        str(site.insert(f"Thing number{number}")): [
+            " ".join([*chosen.choice(WORDS, 3), "hot", f"number{number}"]) for _ in range(1 + number % 9 * 4)
+        ]
+        for number in range(45)
+    }
+    index_passages(site, passages)
+    query = site.embedder.vector("hot soup lunch")
+    best = {key: max(float(site.embedder.vector(text) @ query) for text in texts) for key, texts in passages.items()}
+    pages = [
+        site.search("hot soup lunch", limit=10, offset=offset, mode=mode, similar="each") for offset in range(0, 50, 10)
+    ]
+    keys = [result["key"] for page in pages for result in page["results"]]
+    assert [len(page["results"]) for page in pages] == [10, 10, 10, 10, 5]
+    assert len(set(keys)) == 45
+    if mode == "semantic":
+        assert keys == sorted(best, key=lambda key: -best[key])
+        assert [page["more"] for page in pages] == [True] * 4 + [False]
+    whole = site.search("hot soup lunch", limit=50, mode=mode, similar="each")["results"]
+    assert [result["key"] for result in whole] == keys
+
+
+def test_a_row_has_arrived_by_its_main_vector_though_others_of_it_are_as_near(site: Site) -> None:
+    key = str(site.insert("tent"))
+    site.index_rows()
+    main = site.index.fetch("products", [key])[key]
+    site.index.delete("products", [key])
+    others = [
+        Record(chunk_id(key, number), main.values, main.metadata | {"_chunk": number, "_text_hash": "other"})
+        for number in range(1, 4)
+    ]
+    site.index.upsert("products", [*others, main])
+    assert site.search("tent", wait_for=key, wait_ms=0)["waited"] is True
+    site.index.delete("products", [key])
+    assert site.search("tent", wait_for=key, wait_ms=0)["waited"] is False

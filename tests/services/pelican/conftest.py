@@ -23,6 +23,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_d
 TRUNCATE products RESTART IDENTITY;
 TRUNCATE sync.outbox, sync.backfill, sync.dead_letter;
 UPDATE sync.claim SET messages = 0;
+UPDATE sync.source SET most_chunks = 1 WHERE most_chunks > 1;
 SELECT setval('sync.quiet', 0)"""
 # What is not rows of these tables: relations with their columns, functions, types, triggers and sources.
 SHAPE = """

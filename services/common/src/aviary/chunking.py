@@ -4,6 +4,7 @@ Pure: the tokenizer's findings go in, character spans come out. Who decides *whe
 passage (Pelican, the frontend) has no tokenizer and uses `Chunking.most_of`, which needs only the text's length.
 """
 
+import string
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,6 +23,9 @@ Span = tuple[int, int]
 _ENDS = frozenset(".!?…؟۔।॥։።‽")  # noqa: RUF001 - the signs themselves
 _ENDS_WITHOUT_SPACE = frozenset("。！？｡．")  # noqa: RUF001
 _CLOSERS = frozenset("\"'”’»)]}」』）")  # noqa: RUF001
+_LETTERS = string.ascii_letters.encode()
+_SPACES = b" \t\n\r"
+_FURTHER_BYTES = bytes(range(0x80, 0xC0))  # all but the first of a character's in UTF-8
 _INSIDE, _WORD, _SENTENCE, _PARAGRAPH = range(4)
 
 
@@ -52,17 +56,15 @@ class Chunking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.tokens // 2 + 1 - self.overlap
 
     def most_of(self, text: str) -> int:
-        """How many passages `text` can have at most. 1 is certain; more is a guess on the safe side, without a
-        tokenizer: no token is shorter than a character of the decomposed text, and none is a space."""
-        if self.most == 1:
+        """How many passages `text` may have, guessed on the safe side without a tokenizer; 1: the model reads it at once.
+
+        Words of any language have fewer tokens than is guessed. Only strings of letters that nobody could pronounce may
+        have more; what is then beyond the guess is left out.
+        """
+        if self.most == 1 or len(text) * 3 <= self.tokens:
             return 1
-        tokens = len(text)
-        if not text.isascii():
-            tokens = len(unicodedata.normalize("NFD", text))
-        tokens -= text.count(" ")
-        if tokens <= self.tokens:
-            return 1
-        return min(self.most, 1 + -(-(tokens - self.tokens) // self.advance))
+        tokens = _guess_tokens(text)
+        return 1 if tokens <= self.tokens else min(self.most, 1 - int((self.tokens - tokens) // self.advance))
 
 
 class Tokens(NamedTuple):
@@ -93,6 +95,16 @@ def split(text: str, tokens: Tokens, chunking: Chunking) -> list[Span]:
         first = _best(text, tokens, range(end - chunking.overlap, end + 1))
     passages.append((spans[first][0] if passages else 0, len(text)))
     return passages
+
+
+def _guess_tokens(text: str) -> float:
+    # No token is shorter than a character of the decomposed text, and none is a space. Latin letters are more than one
+    # to a token, but every word begins a new one. Random letters need this much, English a third of it.
+    content = (text if text.isascii() else unicodedata.normalize("NFD", text)).encode("utf-8", "surrogatepass")
+    letters = len(content) - len(content.translate(None, _LETTERS))
+    spaces = len(content) - len(content.translate(None, _SPACES))
+    others = len(content.translate(None, _LETTERS + _SPACES + _FURTHER_BYTES))
+    return 0.6 * letters + 0.4 * spaces + others
 
 
 def _best(text: str, tokens: Tokens, places: Sequence[int]) -> int:
