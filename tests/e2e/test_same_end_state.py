@@ -14,8 +14,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from aviary.chunking import Chunking, split
+from aviary.embedder import Embedder
 from aviary.index import PineconeIndex
-from aviary.source import Source, index_metadata, render, vector_id
+from aviary.source import Source, chunk_id, index_metadata, render, vector_id
 from local.gauges import Gauges
 from local.ports import free_port
 
@@ -81,6 +83,10 @@ def operations(rng: random.Random) -> Iterator[Callable[[psycopg.Cursor[Any]], o
         text = rng.choice([sentence(rng), "", None])
         cursor.execute("UPDATE products SET description = %s WHERE id = %s", (text, key))
 
+    def lengthen(cursor: psycopg.Cursor[Any], key: int) -> None:
+        text = " ".join(f"{sentence(rng).capitalize()}." for _ in range(rng.randint(20, 120)))
+        cursor.execute("UPDATE products SET description = %s WHERE id = %s", (text, key))
+
     def reprice(cursor: psycopg.Cursor[Any], key: int) -> None:
         cursor.execute("UPDATE products SET price = %s WHERE id %% 7 = %s", (rng.randint(1, 9999) / 100, key % 7))
 
@@ -104,7 +110,7 @@ def operations(rng: random.Random) -> Iterator[Callable[[psycopg.Cursor[Any]], o
             (key, key),
         )
 
-    kinds = [insert] * 8 + [update] * 6 + [reprice, blank, nothing] + [delete] * 3 + [replace] * 3 + [rename]
+    kinds = [insert] * 8 + [update] * 6 + [lengthen, reprice, blank, nothing] + [delete] * 3 + [replace] * 3 + [rename]
     for number in range(OPERATIONS):
         if number == OPERATIONS // 2:
             yield lambda cursor: cursor.execute("TRUNCATE products")
@@ -140,11 +146,15 @@ def expected(dsn: str) -> dict[str, dict[str, Any]]:
             namespace=row["namespace"],
         )
         documents = [render(source, str(r["id"]), r) for r in connection.execute("SELECT * FROM products")]
-    return {
-        vector_id(d.key): {k: v for k, v in index_metadata(d, 0).items() if k != "_version"}
-        for d in documents
-        if d is not None
-    }
+    model, rule = Embedder("f32", threads=1), Chunking()
+    wanted: dict[str, dict[str, Any]] = {}
+    for document in filter(None, documents):
+        chunks = (
+            len(split(document.text, model.tokens([document.text])[0], rule)) if rule.most_of(document.text) > 1 else 1
+        )
+        for number in range(chunks):
+            wanted[chunk_id(vector_id(document.key), number)] = index_metadata(document, 0, number, chunks)
+    return {each: {k: v for k, v in metadata.items() if k != "_version"} for each, metadata in wanted.items()}
 
 
 def found(index: PineconeIndex) -> dict[str, dict[str, Any]]:
@@ -179,5 +189,7 @@ def test_the_index_is_f_of_the_table_whatever_was_killed(stack: Path) -> None:
 
     with PineconeIndex(state["pinecone_api_key"], state["index_host"]) as index, Gauges(state) as gauges:
         wait_until(lambda: gauges.read().settled, SETTLE_SECONDS, "every captured change is processed")
-        assert found(index) == expected(state["postgres_dsn"])
+        wanted = expected(state["postgres_dsn"])
+        assert any("_chunks" in metadata for metadata in wanted.values()), "the test must end with long texts too"
+        assert found(index) == wanted
         assert gauges.read().dead_letters == 0

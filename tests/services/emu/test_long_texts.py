@@ -262,6 +262,19 @@ def test_a_crash_between_any_two_requests_leaves_exactly_the_right_vectors_once_
     assert crash_at > 3
 
 
+@pytest.mark.parametrize("lane", ["live", "backfill"])
+@pytest.mark.parametrize("back", [row(3, 1, "old", text_unchanged=True), row(3, 2, "newest")], ids=["as it was", "new"])
+def test_what_a_crash_left_beyond_the_stored_row_goes_when_a_newer_state_takes_its_place(
+    bare: Bare, back: Change, lane: str
+) -> None:
+    bare.work(long(row(1, 1, "old")))
+    grown = long(row(2, 6, "never finished"), lane=lane)
+    bare.work(grown, crash_at=2 if lane == "backfill" else 4)
+    assert len(list(bare.index.ids(NAMESPACE))) > 4
+    bare.work(grown, long(back, lane=lane), times=[2])
+    check(bare.index, back)
+
+
 def test_what_a_dead_lettered_message_had_written_goes_with_the_next_change(bare: Bare) -> None:
     """SQS may give a message up after so many receives: then nobody knows any more that it grew the row."""
     bare.work(long(row(1, 1)))

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from aviary.index import PineconeIndex
+from aviary.source import split_chunk_id
 from local import ports
 from local.folder import Folder
 from tests.services.local.helpers import wait_until
@@ -142,6 +143,29 @@ def test_status_says_what_runs_and_how_far_it_is(local: Local) -> None:
     table = local.run("status").stdout
     assert all(name in table for name in memory)
     assert "dead letters: 0" in table
+
+
+def test_a_long_description_is_found_by_its_last_sentence_until_it_is_shortened(local: Local, sku: str) -> None:
+    last = "Penguins of the Antarctic read its label at dawn."
+    search = f"{local.state['frontend_url']}/api/search"
+
+    def best() -> dict[str, Any]:
+        found = httpx.get(search, params={"q": last, "limit": 1}, timeout=30).json()["results"]
+        return dict(found[0]) if found else {}
+
+    def vectors() -> list[str]:
+        (row,) = local.sql("SELECT id::text FROM products WHERE sku = %s", sku)
+        with PineconeIndex(local.state["pinecone_api_key"], local.state["index_host"]) as index:
+            return [each for each in index.ids("products") if split_chunk_id(each)[0] == row[0]]
+
+    describe = "UPDATE products SET description = %s, updated_at = now() WHERE sku = %s"
+    local.sql(describe, "A folding table for markets takes one person to carry. " * 150 + last, sku)
+    wait_until(lambda: best().get("row", {}).get("sku") == sku, LEASE_SECONDS)
+    assert best()["score"] > 0.3, "the sentence stands in a passage, and is not lost among 1,500 words"
+    assert len(vectors()) > 5
+    local.sql(describe, "A folding table.", sku)
+    wait_until(lambda: len(vectors()) == 1, LEASE_SECONDS)
+    assert best()["row"]["sku"] != sku
 
 
 def test_a_second_up_is_refused(local: Local) -> None:
