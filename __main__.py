@@ -126,9 +126,13 @@ registry = Registry(
 )
 images = Images(name, ImagesArgs(config=config.images, context=Path("services"), repositories=registry.repositories))
 
-access_logs = AccessLogs(
-    f"{name}-access-logs",
-    AccessLogsArgs(account=account, days=config.web.access_log_days, force_destroy=config.destroy_deletes_data),
+access_logs = (
+    None
+    if config.web.access_log_bucket
+    else AccessLogs(
+        f"{name}-access-logs",
+        AccessLogsArgs(account=account, days=config.web.access_log_days, force_destroy=config.destroy_deletes_data),
+    )
 )
 certificate = (
     Certificate(name, CertificateArgs(domain_name=config.web.domain_name, hosted_zone_id=config.web.hosted_zone_id))
@@ -141,12 +145,12 @@ load_balancer = LoadBalancer(
         vpc_id=network.vpc_id,
         subnet_ids=network.public_subnet_ids,
         security_group_id=groups.load_balancer,
-        access_logs_bucket=access_logs.bucket,
+        access_logs_bucket=access_logs.bucket if access_logs else config.web.access_log_bucket,
         domain_name=config.web.domain_name,
         hosted_zone_id=config.web.hosted_zone_id,
         certificate_arn=certificate.arn if certificate else None,
         deletion_protection=config.deletion_protection,
-        before=[access_logs.ready],
+        before=[access_logs.ready] if access_logs else [],
     ),
 )
 if config.web.firewall:

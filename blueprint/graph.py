@@ -32,6 +32,7 @@ class Resource:
     dependencies: tuple[str, ...] = ()
     provider: str = ""
     protect: bool = False
+    delete_before_replace: bool = False
     ignore_changes: tuple[str, ...] = ()
     secret_outputs: tuple[str, ...] = ()
 

@@ -112,6 +112,7 @@ class Monitor(mocks.MockMonitor):
             dependencies=tuple(sorted(request.dependencies)),
             provider=request.provider,
             protect=bool(request.protect),
+            delete_before_replace=bool(request.deleteBeforeReplace),
             ignore_changes=tuple(request.ignoreChanges),
             secret_outputs=tuple(request.additionalSecretOutputs),
         )

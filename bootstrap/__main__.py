@@ -1,6 +1,6 @@
 """Run once, by a person, before anything else: `pulumi up` in this folder (docs/deploy.md has every step).
 
-It makes the bucket and the key for Pulumi's state, and four roles for GitHub's workflows, which hold no AWS keys:
+It makes the bucket and the key for Pulumi's state, the bucket for prod's access logs, and four roles for GitHub's workflows, which hold no AWS keys:
 preview (pull requests, reads), drift (main, reads), and deploy in the environments dev and prod.
 """
 
@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository: this folde
 
 from bootstrap.roles import Roles
 from bootstrap.state import State
+from components.access_logs import AccessLogs, AccessLogsArgs
+from components.account import Account
 
 config = pulumi.Config()
 repository = config.require("repository")
@@ -29,18 +31,31 @@ account_id = aws.get_caller_identity_output().account_id
 partition = aws.get_partition_output().partition
 
 state = State("aviary-state", region=region, account_id=account_id, partition=partition)
+# The traces of prod outlive the stack, and its deployments cannot touch them. One for the account and region.
+access_logs = AccessLogs(
+    "aviary-access-logs",
+    AccessLogsArgs(
+        account=Account(region=pulumi.Config("aws").require("region"), account_id=account_id, partition=partition),
+        days=config.get_int("accessLogDays") or 400,
+        force_destroy=False,
+        bucket_name=pulumi.Output.concat("aviary-access-logs-", account_id),
+    ),
+    opts=pulumi.ResourceOptions(protect=True),
+)
 roles = Roles(
     "aviary-github",
     repository=repository,
     main_branch=config.get("mainBranch") or "main",
     create_provider=config.get_bool("createProvider") is not False,
     state=state,
+    access_logs_arn=access_logs.arn,
     account_id=account_id,
     partition=partition,
 )
 
 pulumi.export("PULUMI_BACKEND_URL", state.backend_url)
 pulumi.export("PULUMI_SECRETS_PROVIDER", state.secrets_provider)
+pulumi.export("ACCESS_LOG_BUCKET", access_logs.bucket)
 pulumi.export("AWS_PREVIEW_ROLE_ARN", roles.preview.arn)
 pulumi.export("AWS_DRIFT_ROLE_ARN", roles.drift.arn)
 pulumi.export("AWS_DEPLOY_ROLE_ARN_dev", roles.deploy["dev"].arn)

@@ -71,6 +71,7 @@ class Roles(pulumi.ComponentResource):
         main_branch: str,
         create_provider: bool,
         state: State,
+        access_logs_arn: pulumi.Output[str],
         account_id: pulumi.Input[str],
         partition: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
@@ -78,6 +79,7 @@ class Roles(pulumi.ComponentResource):
         super().__init__("aviary:bootstrap:Roles", name, None, opts)
         self._prefix, self._repository, self._state = name, repository, state
         self._partition, self._account_id = partition, account_id
+        self._access_logs_arn = access_logs_arn
         self._issuer_arn: pulumi.Output[str]
         if create_provider:
             made = aws.iam.OpenIdConnectProvider(
@@ -103,7 +105,7 @@ class Roles(pulumi.ComponentResource):
             role = self._role(label, f"environment:{environment}", TWO_HOURS_SECONDS)
             # Everything but IAM and the organisation, as AWS itself defines it.
             self._managed(label, role, "PowerUserAccess")
-            self._may(label, role, [*self._state_statements(write=True), *self._roles_of_tasks()])
+            self._may(label, role, [*self._state_statements(write=True), *self._roles_of_tasks(), self._traces()])
             self.deploy[environment] = role
         self.register_outputs({"preview": self.preview.arn, "drift": self.drift.arn})
 
@@ -172,6 +174,16 @@ class Roles(pulumi.ComponentResource):
             "Resource": [
                 pulumi.Output.format("arn:{}:secretsmanager:*:{}:secret:aviary-*", self._partition, self._account_id)
             ],
+        }
+
+    def _traces(self) -> dict[str, Any]:
+        """Whoever deploys cannot remove the traces of what was deployed. The wildcards make the denial stricter."""
+        bucket = self._access_logs_arn
+        return {
+            "Sid": "LeaveTheTraces",
+            "Effect": "Deny",
+            "Action": ["s3:Delete*", "s3:Put*"],
+            "Resource": [bucket, pulumi.Output.concat(bucket, "/*")],
         }
 
     def _roles_of_tasks(self) -> list[dict[str, Any]]:

@@ -10,21 +10,25 @@ from components.account import Account, only_over_tls, policy
 
 @dataclass(frozen=True, kw_only=True)
 class AccessLogsArgs:
+    """`bucket_name` is for a bucket that others must be able to name; None leaves it to Pulumi."""
+
     account: Account
     days: int
     force_destroy: bool
+    bucket_name: pulumi.Input[str] | None = None
 
 
 class AccessLogs(pulumi.ComponentResource):
     """`bucket` is ready to be written to by load balancers of this account once `ready` exists."""
 
     bucket: pulumi.Output[str]
+    arn: pulumi.Output[str]
     ready: pulumi.Resource
 
     def __init__(self, name: str, args: AccessLogsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("aviary:web:AccessLogs", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        bucket = aws.s3.Bucket(name, force_destroy=args.force_destroy, opts=child)
+        bucket = aws.s3.Bucket(name, bucket=args.bucket_name, force_destroy=args.force_destroy, opts=child)
         blocked = aws.s3.BucketPublicAccessBlock(
             name,
             bucket=bucket.id,
@@ -78,4 +82,5 @@ class AccessLogs(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[blocked]),
         )
         self.bucket = bucket.id
-        self.register_outputs({"bucket": self.bucket})
+        self.arn = bucket.arn
+        self.register_outputs({"bucket": self.bucket, "arn": self.arn})

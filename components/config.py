@@ -132,7 +132,15 @@ class Web(Section):
     firewall: bool = Field(
         default=False, description="AWS WAF with managed rules and a rate limit before the load balancer"
     )
-    access_log_days: int = Field(default=90, ge=1, le=3650, description="Days that access logs are kept")
+    access_log_bucket: str = Field(
+        default="",
+        pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$",
+        description="Bucket for access logs that is there already, such as the bootstrap's; empty: one of the stack's own",
+        examples=["aviary-access-logs-123456789012"],
+    )
+    access_log_days: int = Field(
+        default=90, ge=1, le=3650, description="Days that access logs are kept in the stack's own bucket"
+    )
 
     @model_validator(mode="after")
     def _zone_needs_a_domain(self) -> Self:

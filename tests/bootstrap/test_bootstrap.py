@@ -107,27 +107,38 @@ def test_a_deployment_manages_the_roles_of_its_tasks_and_never_its_own(graph: Gr
 
 
 def test_the_state_is_versioned_encrypted_private_and_tls_only(graph: Graph) -> None:
-    [versioning] = graph.of("aws:s3:BucketVersioning")
+    versioning = graph.one("aws:s3:BucketVersioning", "aviary-state")
     assert versioning.inputs["versioningConfiguration"]["status"] == "Enabled"
-    [encryption] = graph.of("aws:s3:BucketServerSideEncryptionConfiguration")
+    encryption = graph.one("aws:s3:BucketServerSideEncryptionConfiguration", "aviary-state")
     assert encryption.inputs["rules"][0]["applyServerSideEncryptionByDefault"]["sseAlgorithm"] == "aws:kms"
-    [block] = graph.of("aws:s3:BucketPublicAccessBlock")
+    block = graph.one("aws:s3:BucketPublicAccessBlock", "aviary-state")
     assert all(
         block.inputs[k] for k in ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
     )
-    [policy] = graph.of("aws:s3:BucketPolicy")
+    policy = graph.one("aws:s3:BucketPolicy", "aviary-state")
     [statement] = json.loads(policy.inputs["policy"])["Statement"]
     assert (statement["Effect"], statement["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
     assert block.urn in policy.dependencies
     for kind in ("aws:s3:Bucket", "aws:kms:Key"):
-        [made] = graph.of(kind)
+        made = graph.one(kind, "aviary-state")
         assert made.protect, "a destroy must not take the state of every stack with it"
+
+
+def test_who_deploys_cannot_remove_the_traces_of_what_was_deployed(graph: Graph) -> None:
+    bucket = graph.one("aws:s3:Bucket", "aviary-access-logs")
+    assert graph.exports["ACCESS_LOG_BUCKET"] == "aviary-access-logs-123456789012" == bucket.inputs["bucket"]
+    assert bucket.protect
+    for environment in ("dev", "prod"):
+        denied = statements(graph, f"deploy-{environment}")["LeaveTheTraces"]
+        assert (denied["Effect"], denied["Action"]) == ("Deny", ["s3:Delete*", "s3:Put*"])
+        assert denied["Resource"] == [bucket.arn, f"{bucket.arn}/*"]
 
 
 def test_what_the_workflows_need_is_exported(graph: Graph) -> None:
     assert set(graph.exports) == {
         "PULUMI_BACKEND_URL",
         "PULUMI_SECRETS_PROVIDER",
+        "ACCESS_LOG_BUCKET",
         "AWS_PREVIEW_ROLE_ARN",
         "AWS_DRIFT_ROLE_ARN",
         "AWS_DEPLOY_ROLE_ARN_dev",

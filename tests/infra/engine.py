@@ -36,6 +36,12 @@ def changed(stack: str, *, preview: bool = False, **changes: str) -> Graph:
         )
 
 
+@cache
+def with_own_access_logs(stack: str) -> Graph:
+    """The whole program where no bucket for access logs is there already. Made once; do not change it."""
+    return changed(stack, webAccessLogBucket="") if stack == "prod" else whole(stack)
+
+
 def statements(policy: str | Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The statements of a policy document."""
     document = json.loads(policy) if isinstance(policy, str) else policy
@@ -43,4 +49,16 @@ def statements(policy: str | Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield from document["Statement"]
 
 
-__all__ = ["ACCOUNT", "API_KEY", "ROOT", "UNKNOWN", "Graph", "Recorded", "changed", "run", "statements", "whole"]
+__all__ = [
+    "ACCOUNT",
+    "API_KEY",
+    "ROOT",
+    "UNKNOWN",
+    "Graph",
+    "Recorded",
+    "changed",
+    "run",
+    "statements",
+    "whole",
+    "with_own_access_logs",
+]

@@ -31,6 +31,7 @@ def test_a_line_that_finds_nothing_any_more_fails(gate: ModuleType) -> None:
     assert gate.compare([line], [line]) == []
 
 
+@pytest.mark.parametrize("stack", ["dev", "prod", "main"])
 def test_each_exception_is_one_check_of_one_resource_with_a_reason(stack: str) -> None:
     lines = listed()[stack]
     assert len({(line["check"], line["resource"]) for line in lines}) == len(lines)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.infra.engine import API_KEY, Graph, changed, whole
+from tests.infra.engine import API_KEY, Graph, changed, whole, with_own_access_logs
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/key-aviary-{stack}"
 
@@ -31,7 +31,8 @@ def test_the_key_rotates_and_can_be_brought_back(graph: Graph, stack: str) -> No
     assert key["deletionWindowInDays"] == {"dev": 7, "prod": 30}[stack]
 
 
-def test_access_logs_are_encrypted_versioned_and_end(graph: Graph, stack: str) -> None:
+def test_access_logs_are_encrypted_versioned_and_end(stack: str) -> None:
+    graph = with_own_access_logs(stack)
     name = f"aviary-{stack}-access-logs"
     (rule,) = graph.one(
         "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration", name
@@ -40,7 +41,7 @@ def test_access_logs_are_encrypted_versioned_and_end(graph: Graph, stack: str) -
     versions = graph.one("aws:s3/bucketVersioning:BucketVersioning", name).inputs
     assert versions["versioningConfiguration"] == {"status": "Enabled"}
     (life,) = graph.one("aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration", name).inputs["rules"]
-    assert life["expiration"] == {"days": {"dev": 7, "prod": 400}[stack]}
+    assert life["expiration"] == {"days": {"dev": 7, "prod": 90}[stack]}
     assert life["noncurrentVersionExpiration"] == {"noncurrentDays": 1}
 
 
@@ -83,7 +84,8 @@ def test_prod_survives_a_zone_a_mistake_and_a_month() -> None:
     assert graph.one("aws:lb/loadBalancer:LoadBalancer", "aviary-prod-alb").inputs["enableDeletionProtection"] is True
     assert graph.one("aws:secretsmanager/secret:Secret", "aviary-prod-pinecone").inputs["recoveryWindowInDays"] == 30
     assert not [r.name for r in graph.all("aws:ecr/repository:Repository") if r.inputs["forceDelete"]]
-    assert graph.one("aws:s3/bucket:Bucket", "aviary-prod-access-logs").inputs["forceDestroy"] is False
+    bucket = with_own_access_logs("prod").one("aws:s3/bucket:Bucket", "aviary-prod-access-logs")
+    assert bucket.inputs["forceDestroy"] is False
 
 
 def test_dev_can_be_destroyed_whole() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.infra.engine import ACCOUNT, Graph, changed, statements, whole
+from tests.infra.engine import ACCOUNT, Graph, changed, statements, whole, with_own_access_logs
 
 ROLE_POLICY = "aws:iam/rolePolicy:RolePolicy"
 ROLE = "aws:iam/role:Role"
@@ -247,7 +247,8 @@ def test_the_topic_hears_alarms_of_this_account_and_nobody_without_tls(graph: Gr
     ]
 
 
-def test_only_load_balancers_write_to_the_access_logs(graph: Graph, stack: str) -> None:
+def test_only_load_balancers_write_to_the_access_logs(stack: str) -> None:
+    graph = with_own_access_logs(stack)
     name = f"aviary-{stack}-access-logs"
     bucket = f"arn:aws:s3:::{name}-1a2b3c4"
     policy = graph.one("aws:s3/bucketPolicy:BucketPolicy", name)

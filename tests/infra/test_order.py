@@ -1,6 +1,6 @@
 """What must be there before what, so that a first `up` works and a `destroy` ends."""
 
-from tests.infra.engine import Graph, Recorded, changed
+from tests.infra.engine import Graph, Recorded, changed, with_own_access_logs
 
 
 def service(graph: Graph, name: str) -> Recorded:
@@ -65,7 +65,8 @@ def test_log_groups_stand_before_what_would_make_them_without_an_end(graph: Grap
         assert insights <= graph.before(service(graph, name))
 
 
-def test_the_load_balancer_may_write_its_logs_before_it_is_made(graph: Graph) -> None:
+def test_the_load_balancer_may_write_its_logs_before_it_is_made(stack: str) -> None:
+    graph = with_own_access_logs(stack)
     (balancer,) = graph.all("aws:lb/loadBalancer:LoadBalancer")
     assert urns(graph, "aws:s3/bucketPolicy:BucketPolicy") <= graph.before(balancer)
 

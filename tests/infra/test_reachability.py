@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.infra.engine import Graph, Recorded, changed, whole
+from tests.infra.engine import Graph, Recorded, changed, whole, with_own_access_logs
 
 INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
@@ -132,7 +132,8 @@ def test_each_part_stands_behind_its_own_group(graph: Graph, stack: str) -> None
     assert database.inputs["vpcSecurityGroupIds"] == [f"sg-aviary-{stack}-database"]
 
 
-def test_every_bucket_is_closed_to_the_public(graph: Graph, stack: str) -> None:
+def test_every_bucket_is_closed_to_the_public(stack: str) -> None:
+    graph = with_own_access_logs(stack)
     closed = {
         block.inputs["bucket"]: block for block in graph.all("aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock")
     }

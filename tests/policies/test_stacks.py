@@ -7,7 +7,7 @@ import pytest
 from policies.rule import Resource
 from policies.rules import RULES
 from policies.stack_rules import STACK_RULES
-from tests.infra.engine import whole
+from tests.infra.engine import with_own_access_logs
 
 # Advisory findings that we know of: without a domain there is no certificate, and so dev serves plain HTTP.
 KNOWN = {"dev": {"listener-speaks-modern-tls"}, "prod": set()}
@@ -17,7 +17,7 @@ KNOWN = {"dev": {"listener-speaks-modern-tls"}, "prod": set()}
 def resources(stack: str) -> list[Resource]:
     return [
         Resource(type=r.type, name=r.name, properties={**r.outputs, **r.inputs, "id": r.id})
-        for r in whole(stack).resources
+        for r in with_own_access_logs(stack).resources
     ]
 
 
