@@ -163,6 +163,3 @@ def test_the_real_model_in_the_real_process_means_what_the_text_says_and_fits_in
     memory = psutil.Process(emu.process.pid).memory_info().rss / 2**20
     print(f"resident: {memory:.0f} MB")
     assert memory <= 400
-
-
-
