@@ -145,7 +145,8 @@ class Roles(pulumi.ComponentResource):
         )
 
     def _state_statements(self, *, write: bool) -> list[dict[str, Any]]:
-        """Reading the state takes a lock, and so a preview writes one file and removes it."""
+        """Reading the state takes a lock, and so a preview writes one file and removes it. Files below these folders are
+        named by stack, time and process, which nobody knows beforehand."""
         bucket, locks = self._state.bucket.arn, pulumi.Output.concat(self._state.bucket.arn, "/.pulumi/locks/*")
         everything = pulumi.Output.concat(bucket, "/.pulumi/*")
         return [
@@ -209,6 +210,7 @@ class Roles(pulumi.ComponentResource):
                 "Sid": "ServiceLinkedRoles",
                 "Effect": "Allow",
                 "Action": ["iam:CreateServiceLinkedRole"],
+                # The service gives its role a name of its own.
                 "Resource": [
                     pulumi.Output.format(
                         "arn:{}:iam::{}:role/aws-service-role/{}/*", self._partition, self._account_id, service

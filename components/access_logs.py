@@ -76,6 +76,7 @@ class AccessLogs(pulumi.ComponentResource):
                     "Effect": "Allow",
                     "Principal": {"Service": "logdelivery.elasticloadbalancing.amazonaws.com"},
                     "Action": "s3:PutObject",
+                    # They name their files by date and node, below this folder.
                     "Resource": pulumi.Output.concat(bucket.arn, "/AWSLogs/", args.account.account_id, "/*"),
                 },
             ),
