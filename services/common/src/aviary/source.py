@@ -9,6 +9,7 @@ of the columns' texts for a composite key (`key_expression` is the same rule in 
 
 import datetime
 import decimal
+import functools
 import hashlib
 import json
 import math
@@ -76,6 +77,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, MetadataValue]
 
 
+@functools.lru_cache(maxsize=1024)
 def template_columns(template: str) -> tuple[str, ...]:
     """The columns a template names, in order, each once. Only plain `{column}` fields are allowed."""
     try:
