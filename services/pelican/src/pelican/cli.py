@@ -18,7 +18,7 @@ from aviary.dead_letters import DeadLetterQueue
 from aviary.settings import DatabaseSettings
 from aviary.settings import sentence as settings_sentence
 from aviary.source import InvalidSourceError
-from pelican import backfill, reconcile_options, tables
+from pelican import backfill, reconcile_options, reindex_options, tables
 from pelican.migrate import MigrationError, migrate
 from pelican.outbox import SourceError, prepare
 from pelican.service import Pelican
@@ -122,6 +122,10 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "reconcile", _reconcile, reconcile_options.SUMMARY, reconcile_options.EPILOG)
     reconcile_options.add_arguments(command)
+
+    reindex_options.add_arguments(
+        _command(commands, "reindex", _sources, reindex_options.SUMMARY, reindex_options.EPILOG)
+    )
 
     _command(commands, "sources", _sources, "list the watched tables and how far behind each is")
     return parser

@@ -116,6 +116,12 @@ def lookup_query(source: Source, table: Table, key_text: str) -> sql.Composed:
         key_text=sql.SQL(key_text.replace("%", "%%")),
     )
 
+_LOOKUP = """
+SELECT w.key, r.found {aliases} FROM unnest(%(keys)s::text[]) AS w(key)
+LEFT JOIN LATERAL (
+  SELECT true AS found {columns} FROM ONLY {table} r WHERE {matches} AND {key_text} = w.key) r ON true"""
+_SAMPLE = "SELECT {key_text} AS key, true AS found {columns} FROM ONLY {table} r TABLESAMPLE BERNOULLI (%(percent)s)"
+
 
 def mapped_columns(places: Sequence[Source]) -> tuple[str, ...]:
     """The columns that f(row) reads for any of a source's places, in the order in which a claim returns them after
@@ -137,6 +143,16 @@ def from_key_text(text: sql.Composable, column: Column) -> sql.Composed:
     return checked.format(text=text, name=literal, type=sql.SQL(column.type.replace("%", "%%")))
 
 
+def lookup_query(places: Sequence[Source], table: Table, key_text: str) -> sql.Composed:
+    """What the rows of some keys are now: (key, found, mapped columns …). Parameter: keys."""
+    return _for_rows(sql.SQL(_LOOKUP), places, table, key_text)
+
+
+def sample_query(places: Sequence[Source], table: Table, key_text: str) -> sql.Composed:
+    """Some rows by chance, as lookup_query gives them. Parameter: percent."""
+    return _for_rows(sql.SQL(_SAMPLE), places, table, key_text)
+
+
 def claim_query(places: Sequence[Source], table: Table, key_text: str) -> str:
     """Parameters: lane, shard, limit. `places`: the source as it is in each. `key_text` is sync.key_expression of the
     key columns.
@@ -144,8 +160,12 @@ def claim_query(places: Sequence[Source], table: Table, key_text: str) -> str:
     The key's text is cast back to the columns' own types, so that the unique index finds the row; then the texts are
     compared, because equal values may print differently (1.0 and 1.00) and are different keys then.
     """
+    return _for_rows(sql.SQL(_CLAIM), places, table, key_text).as_string()
+
+
+def _for_rows(form: sql.SQL, places: Sequence[Source], table: Table, key_text: str) -> sql.Composed:
     source, columns = places[0], mapped_columns(places)
-    query = sql.SQL(_CLAIM).format(
+    return form.format(
         source_id=sql.Literal(source.id),
         table=identifier(source.schema, source.table),
         columns=_listed(sql.SQL("{} AS {}").format(_value(places, table, c), _alias(n)) for n, c in enumerate(columns)),
@@ -153,7 +173,6 @@ def claim_query(places: Sequence[Source], table: Table, key_text: str) -> str:
         matches=_matches(source, table),
         key_text=sql.SQL(key_text.replace("%", "%%")),
     )
-    return query.as_string()
 
 
 def _value(places: Sequence[Source], table: Table, column: str) -> sql.Composable:

@@ -36,3 +36,7 @@ class PelicanSettings(DatabaseSettings, QueueSettings, ChunkSettings):
 
 class ReconcileSettings(DatabaseSettings, QueueSettings, IndexSettings, ChunkSettings):
     """Of `reconcile`, and of whoever empties a namespace: both ends, and the queue between them."""
+
+
+class ReindexSettings(DatabaseSettings, IndexSettings, ChunkSettings):
+    """Of the steps of `reindex` that look at the index."""

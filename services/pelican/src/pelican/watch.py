@@ -137,6 +137,12 @@ def unwatch(connection: psycopg.Connection[Any], name: str) -> Source:
     """Forget a watched table; its rows and its vectors stay. Raises InvalidSourceError."""
     with connection.transaction():
         source = source_named(connection, name)
+        rows = connection.execute(SOURCES).fetchall()
+        if other := next((to_other(row) for row in rows if row[1] == name), None):
+            raise InvalidSourceError(
+                f"{name} has another place in the index, {other.source.namespace}, which is {other.state}; "
+                f"`reindex {'drop' if other.state in (PREVIOUS, DROPPING) else 'cancel'} --source {name}` first"
+            )
         connection.execute("SELECT set_config('lock_timeout', %s, true)", (LOCK_TIMEOUT,))
         try:
             connection.execute("SELECT sync.unwatch(%s)", (name,))
