@@ -13,6 +13,7 @@ from aviary.embedder import Embedder
 from aviary.index import PineconeIndex
 from aviary.logs import configure, log
 from aviary.settings import from_environment
+from aviary.source import MODEL
 from frontend.app import create_app
 from frontend.connections import server_config
 from frontend.services import Parts, Services
@@ -49,9 +50,20 @@ def main() -> None:
     # The pool reports every attempt while the database is away; the store says once per request what came of it.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     key = settings.pinecone_api_key.get_secret_value()
+
+    def open_index(host: str) -> PineconeIndex:
+        return PineconeIndex(key, host, settings.pinecone_timeout_seconds)
+
+    def load_model(name: str) -> Embedder:
+        if name != MODEL and name not in settings.models:
+            raise LookupError(f"the model {name!r} is not named in AVIARY_MODELS")
+        return Embedder(settings.embed_precision, settings.embed_threads, name=name, folder=settings.models.get(name))
+
     parts = Parts(
-        index=PineconeIndex(key, settings.index_host, settings.pinecone_timeout_seconds),
-        load_embedder=lambda: Embedder(settings.embed_precision, settings.embed_threads),
+        index=open_index(settings.index_host),
+        load_embedder=lambda: load_model(settings.model),
+        open_index=open_index,
+        load_model=load_model,
     )
     app: FastAPI = create_app(settings, parts)
     # The server repeats the signal that stopped it, for whoever handled it before: a clean end needs someone there.

@@ -65,7 +65,7 @@ class Watcher:
         self.looks += 1
         row = await self._database.row(watched, key)
         document = None if row is None else render(watched.source, key, row, self._chunking)
-        match = await self._index.find(watched.source.namespace, vector_id(key))
+        match = await self._index.find(watched.source, vector_id(key))
         state: Literal["present", "blank", "absent"] = (
             "absent" if row is None else "blank" if document is None else "present"
         )

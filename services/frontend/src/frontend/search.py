@@ -98,7 +98,9 @@ class Searcher:
         waited_ms = clock.lap()
         if not query.text.strip():
             return Found(query, watched, [], False, waited, Timing(0, 0, 0, 0, waited_ms))
-        vector = await self._embedder.embed(query.text)
+        # From here on one place of the source is asked, and with its own model, whatever changes meanwhile.
+        watched = await self._database.source(query.source)
+        vector = await self._embedder.embed(query.text, watched.source.model)
         clock.embed += clock.lap()
         if query.mode == "hybrid":
             hits, more = await self._hybrid(query, watched, vector, clock)
@@ -142,7 +144,7 @@ class Searcher:
         whether it is all. A long text has several vectors; the nearest of them is the row's score."""
         depth = rows
         while True:
-            found = await self._index.query(watched.source.namespace, vector, depth, conditions(query.filters))
+            found = await self._index.query(watched.source, vector, depth, conditions(query.filters))
             clock.index += clock.lap()
             scores: dict[str, float] = {}
             for match in found:

@@ -1,11 +1,14 @@
 """Everything a request needs, put together once."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 from aviary.index import VectorIndex
+from aviary.source import Source
 from frontend.arrival import Watcher
 from frontend.assets import Assets
 from frontend.embedding import QueryEmbedder, TextEmbedder
@@ -20,13 +23,22 @@ from frontend.status import StatusBoard
 from frontend.store import Database
 from frontend.vectors import AsyncIndex
 
+PREPARE_EVERY_SECONDS = 2.0
+
+
+def unknown(name: str) -> NoReturn:
+    raise LookupError(f"{name!r} is not known here")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What is outside: an index, which the services close, and how to load the model."""
+    """What is outside: an index, which the services close, and how to load the model of the settings; and how to reach
+    further indexes by their addresses and further models by their names, which a source may come to have."""
 
     index: VectorIndex
     load_embedder: Callable[[], TextEmbedder]
+    open_index: Callable[[str], VectorIndex] = unknown
+    load_model: Callable[[str], TextEmbedder] = unknown
 
 
 class Services:
@@ -36,8 +48,10 @@ class Services:
         self.settings = settings
         self.assets = Assets()
         self.database = Database(settings)
-        self.index = AsyncIndex(parts.index)
-        self.embedder = QueryEmbedder(parts.load_embedder)
+        self.index = AsyncIndex(parts.index, settings.index_host, parts.open_index)
+        self.embedder = QueryEmbedder(
+            lambda name: parts.load_embedder() if name == settings.model else parts.load_model(name), settings.model
+        )
         self.queues = QueueDepths(settings)
         self.products = Products(self.database)
         self.watcher = Watcher(self.database, self.index, settings.chunking)
@@ -51,12 +65,13 @@ class Services:
         `/readyz` says what is missing."""
         await self.database.open()
         self.embedder.start()
-        sampling = asyncio.create_task(self.board.run())
+        helpers = [asyncio.create_task(self.board.run()), asyncio.create_task(self._prepare_models())]
         try:
             yield
         finally:
-            sampling.cancel()
-            await asyncio.gather(sampling, return_exceptions=True)
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
             await self.embedder.close()
             await self.queues.close()
             await self.database.close()
@@ -64,8 +79,26 @@ class Services:
 
     async def readiness(self) -> dict[str, str]:
         """Each dependency with "ok" or a sentence that says what is wrong."""
-        database, index = await asyncio.gather(_verdict(self.database.check()), _verdict(self.index.count(PRODUCTS)))
-        return {"database": database, "index": index, "model": self.embedder.status()}
+        database, places = await asyncio.gather(_verdict(self.database.check()), self._active())
+        hosts = {place.index_host for place in places} or {""}
+        verdicts = await asyncio.gather(*(_verdict(self.index.count(PRODUCTS, host)) for host in hosts))
+        index = next((verdict for verdict in verdicts if verdict != "ok"), "ok")
+        return {"database": database, "index": index, "model": self.embedder.status({p.model for p in places})}
+
+    async def _active(self) -> list[Source]:
+        """Where every source is searched; of none while the database is away."""
+        try:
+            return [watched.source for watched in (await self.database.sources()).values()]
+        except ProblemError:
+            return []
+
+    async def _prepare_models(self) -> None:
+        """Have the models of all places loaded before a search needs them: also of one that is being built."""
+        while True:
+            with contextlib.suppress(ProblemError):
+                known = await self.database.sources()
+                self.embedder.prepare({model for watched in known.values() for model in watched.models})
+            await asyncio.sleep(PREPARE_EVERY_SECONDS)
 
 
 async def _verdict(check: Awaitable[object]) -> str:

@@ -158,7 +158,7 @@ class StatusBoard:
             _, rows, without_text, estimated = self._counts[name]
             waiting = pending.get(name)
             try:
-                vectors: int | None = await self._index.count(one.source.namespace)
+                vectors: int | None = await self._index.count(one.source.namespace, one.source.index_host)
             except ProblemError as problem:
                 vectors, trouble = None, f"index: {problem.detail.message}"
                 if trouble not in troubles:

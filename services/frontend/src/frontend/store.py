@@ -31,7 +31,8 @@ POOL_WAIT_DURING_OUTAGE_SECONDS = 0.1
 OUTAGE_SECONDS = 2.0
 # Keys are texts: those of dates and times must print here as they do where they are captured.
 SESSION = "-c statement_timeout=5000 -c timezone=UTC -c datestyle=ISO,YMD"
-SOURCES_KEPT_SECONDS = 5.0
+# How soon a source is searched in another place once the two have changed roles. Asking costs a millisecond.
+SOURCES_KEPT_SECONDS = 1.0
 # A list shows the beginning of a text; the whole of it comes with its own row.
 TEXT_SHOWN_CHARS = 2_000
 # What ranks by words reads no more of a text than what ranks by meaning, and a tsvector must stay below 1 MB.
@@ -46,12 +47,14 @@ Row = dict[str, Any]
 
 class Watched(NamedTuple):
     """A source, and what the catalogue says of its table. `types` maps each column to its type as SQL writes it.
-    `most_chunks`: how many vectors a row may have."""
+    `most_chunks`: how many vectors a row may have. `models`: those of all places that the source has in the index, of
+    which `source` names the one that is searched."""
 
     source: Source
     types: dict[str, str]
     texts: frozenset[str]
     most_chunks: int = 1
+    models: frozenset[str] = frozenset()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -125,7 +128,7 @@ class Database:
             await connection.execute("SELECT 1 FROM sync.source LIMIT 1")
 
     async def sources(self) -> dict[str, Watched]:
-        """The watched tables by name, at most 5 s old."""
+        """The watched tables by name, at most 1 s old."""
         read_at, known = self._sources
         if time.monotonic() - read_at < SOURCES_KEPT_SECONDS:
             return known
@@ -245,6 +248,7 @@ def _watched(row: DictRow) -> Watched:
         source,
         types={column["name"]: column["type"] for column in columns},
         texts=frozenset(column["name"] for column in columns if column["text"]),
+        models=frozenset(filter(None, (row["model"], row["other_model"]))),
         most_chunks=row["most_chunks"],
     )
 
@@ -299,7 +303,8 @@ def _found(watched: Watched, row: DictRow) -> FoundRow:
 # regtype::text is a type's name as SQL reads it back, quoted where it must be.
 _SOURCES = """
 SELECT s.id, s.name, s.schema_name AS schema, s.table_name AS table, s.key_columns, s.text_template,
-       s.metadata_columns, s.namespace, s.index_host, s.model, s.most_chunks,
+       s.metadata_columns, s.namespace, s.index_host, s.model,
+       (SELECT r.model FROM sync.reindex r WHERE r.source_id = s.id AND r.state <> 'dropping') AS other_model, s.most_chunks,
        (SELECT json_agg(json_build_object('name', a.attname, 'type', a.atttypid::regtype::text,
                                           'text', ty.typcategory = 'S'))
           FROM pg_attribute a JOIN pg_type ty ON ty.oid = a.atttypid

@@ -12,6 +12,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
+from aviary.chunking import Chunking
 from aviary.index import Vector, VectorIndex
 from aviary.source import Source, render, vector_id
 from pelican import rows, tables
@@ -38,10 +39,11 @@ class Embeds(Protocol):
 
 @dataclass(frozen=True)
 class Side:
-    """The source as it is in one place, and the index that this place is in."""
+    """The source as it is in one place, the index that this place is in, and how texts are cut."""
 
     source: Source
     index: VectorIndex
+    chunking: Chunking
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +168,7 @@ def late_keys(connection: psycopg.Connection[Any], side: Side, sampled: Sequence
     while True:
         stored = _fetch(side, waiting)
         for key, values in list(waiting.items()):
-            document = render(side.source, key, values)
+            document = render(side.source, key, values, side.chunking)
             record = stored.get(vector_id(key))
             wanted = None if document is None else document.text_hash
             if (None if record is None else record.metadata.get("_text_hash")) == wanted:

@@ -33,7 +33,7 @@ class Indexes:
         return self._opened[host]
 
     def side(self, source: Source) -> Side:
-        return Side(source, self.at(source.index_host))
+        return Side(source, self.at(source.index_host), self._settings.chunking)
 
     def __enter__(self) -> Self:
         return self
