@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
 PINECONE_SECONDS = 5.0
+_OTHER = """
+SELECT state, namespace, model, index_host, enqueued, total, waiting_keys FROM sync.reindex_status WHERE name = %s"""
 # What a process that is just starting again makes of a question.
 PASSING = (psycopg.Error, BotoCoreError, ClientError, PineconeError, OSError)
 
@@ -29,6 +31,20 @@ class SourceReading(NamedTuple):
     vectors: int
     outbox: int
     backfilling: bool
+    other: "OtherPlace | None" = None
+
+
+class OtherPlace(NamedTuple):
+    """A source's second place in the index (see pelican.reindex): `enqueued` of about `total` keys were read to fill it,
+    `waiting` of them are not sent yet."""
+
+    state: str
+    namespace: str
+    model: str
+    vectors: int
+    enqueued: int
+    total: int
+    waiting: int
 
 
 class Reading(NamedTuple):
@@ -72,7 +88,9 @@ class Gauges:
         self._dlq_url: str = state["dlq_url"]
         self._dsn: str = state["postgres_dsn"]
         self._database: psycopg.Connection[Any] | None = None
-        self._index = PineconeIndex(state["pinecone_api_key"], state["index_host"], PINECONE_SECONDS)
+        self._api_key: str = state["pinecone_api_key"]
+        self._index_host: str = state["index_host"]
+        self._indexes: dict[str, PineconeIndex] = {}
         self._sqs: SQSClient = boto3.client(
             "sqs",
             endpoint_url=state["sqs_endpoint"],
@@ -88,8 +106,7 @@ class Gauges:
         queued, in_flight = self._depth(self._queue_url)
         dead_letters = sum(self._depth(self._dlq_url))
         sources = [
-            SourceReading(name, table, rows, self._index.count(namespace), outbox, backfilling)
-            for name, table, namespace, rows, outbox, backfilling in waiting
+            source._replace(vectors=self._vectors(*place), other=self._other(source.name)) for source, place in waiting
         ]
         return Reading(sources, queued, in_flight, dead_letters)
 
@@ -101,7 +118,8 @@ class Gauges:
             return None
 
     def close(self) -> None:
-        self._index.close()
+        for index in self._indexes.values():
+            index.close()
         self._sqs.close()
         if self._database is not None:
             self._database.close()
@@ -114,20 +132,39 @@ class Gauges:
     ) -> None:
         self.close()
 
-    def _sources(self) -> list[tuple[str, str, str, int, int, bool]]:
+    def _connection(self) -> psycopg.Connection[Any]:
         if self._database is None or self._database.closed:
             self._database = psycopg.connect(self._dsn, autocommit=True, connect_timeout=5)
-        sources = self._database.execute(
-            "SELECT s.name, s.schema_name, s.table_name, s.namespace,"
+        return self._database
+
+    def _vectors(self, host: str, namespace: str) -> int:
+        host = host or self._index_host
+        if host not in self._indexes:
+            self._indexes[host] = PineconeIndex(self._api_key, host, PINECONE_SECONDS)
+        return self._indexes[host].count(namespace)
+
+    def _other(self, name: str) -> OtherPlace | None:
+        row = self._connection().execute(_OTHER, (name,)).fetchone()
+        if row is None:
+            return None
+        state, namespace, model, host, *filled = row
+        return OtherPlace(state, namespace, model, self._vectors(host, namespace), *filled)
+
+    def _sources(self) -> list[tuple[SourceReading, tuple[str, str]]]:
+        """Each without its vectors, and with the host and namespace that they are in."""
+        database = self._connection()
+        sources = database.execute(
+            "SELECT s.name, s.schema_name, s.table_name, s.index_host, s.namespace,"
             " (SELECT coalesce(sum(cardinality(o.keys)), 0) FROM sync.outbox o WHERE o.source_id = s.id),"
             " EXISTS (SELECT FROM sync.backfill b WHERE b.source_id = s.id AND b.finished_at IS NULL)"
+            " OR EXISTS (SELECT FROM sync.reindex r WHERE r.source_id = s.id AND r.finished_at IS NULL)"
             " FROM sync.source s ORDER BY s.id"
         ).fetchall()
         readings = []
-        for name, schema, table, namespace, outbox, backfilling in sources:
-            count = self._database.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table)))
-            row = count.fetchone()
-            readings.append((name, f"{schema}.{table}", namespace, row[0] if row else 0, int(outbox), backfilling))
+        for name, schema, table, host, namespace, outbox, backfilling in sources:
+            row = database.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))).fetchone()
+            reading = SourceReading(name, f"{schema}.{table}", row[0] if row else 0, 0, int(outbox), backfilling)
+            readings.append((reading, (host, namespace)))
         return readings
 
     def _depth(self, url: str) -> tuple[int, int]:

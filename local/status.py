@@ -53,7 +53,9 @@ def _process(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _numbers(reading: Reading) -> dict[str, Any]:
     return {
-        "sources": [source._asdict() for source in reading.sources],
+        "sources": [
+            source._asdict() | {"other": source.other and source.other._asdict()} for source in reading.sources
+        ],
         "queued_messages": reading.queued,
         "messages_in_flight": reading.in_flight,
         "dead_letters": reading.dead_letters,
@@ -83,8 +85,19 @@ def _show(console: Console, folder: Folder, report: dict[str, Any]) -> None:
         waiting = f"{source['outbox']:,}" + (" and a backfill" if source["backfilling"] else "")
         sources.add_row(source["name"], source["table"], f"{source['rows']:,}", f"{source['vectors']:,}", waiting)
     console.print(sources)
+    for source in report["sources"]:
+        if other := source["other"]:
+            console.print(f"{source['name']}: {_other(other)}", markup=False)
     console.print(
         f"\nqueue: {report['queued_messages']:,} messages waiting, {report['messages_in_flight']:,} in work; "
         f"dead letters: {report['dead_letters']:,}\nfrontend: {report['state']['frontend_url']}\nlogs: {folder.logs}",
         markup=False,
+    )
+
+
+def _other(place: dict[str, Any]) -> str:
+    """A source's second place, in one line."""
+    filled = f", {place['enqueued']:,} of about {place['total']:,} rows read" if place["state"] == "building" else ""
+    return (
+        f"{place['namespace']} is {place['state']} beside it ({place['model']}): {place['vectors']:,} vectors{filled}"
     )

@@ -286,6 +286,7 @@ async def _status(services: Services) -> dict[str, Any]:
         "sample": status,
         "verdict": verdict,
         "reason": reason,
+        "other_places": views.OTHER_PLACES,
         "flow": [(tile, points(tile.series)) for tile in views.flow_tiles(status, history)],
         "facts": [(tile, points(tile.series)) for tile in views.fact_tiles(status, history)],
     }

@@ -34,6 +34,19 @@ COUNT_TIMEOUT_MS = 3_000
 State = Literal["in_step", "catching_up", "attention", "unknown"]
 
 
+class OtherPlace(BaseModel):
+    """A second place of a source in the index: being built, ready, kept after a switch (previous), or being deleted.
+    `enqueued` of about `total` keys were read to fill it, `pending` of them wait to be sent. Changes go to both places."""
+
+    state: Literal["building", "ready", "previous", "dropping"]
+    namespace: str
+    model: str
+    vectors: int | None
+    enqueued: int
+    total: int
+    pending: int
+
+
 class SourceStatus(BaseModel):
     """One watched table. Where `long_texts` is true, a row may have several vectors. `rows` and `without_text` come from counting; `estimated` says that the table was too big
     to count in 3 s and the numbers are the planner's. `pending` counts keys in the outbox, of which `backfill` are
@@ -49,6 +62,7 @@ class SourceStatus(BaseModel):
     pending: int | None
     backfill: int | None
     oldest_pending_ms: int | None
+    other_place: OtherPlace | None = None
 
 
 class Totals(BaseModel):
@@ -144,10 +158,12 @@ class StatusBoard:
 
     async def _sources(self, troubles: list[str]) -> list[SourceStatus]:
         pending: dict[str, DictRow] = {}
+        others: dict[str, DictRow] = {}
         try:
             watched = await self._database.sources()
             async with self._database.connection() as connection:
                 pending = {row["name"]: row for row in await (await connection.execute(_PENDING)).fetchall()}
+                others = {row["name"]: row for row in await (await connection.execute(_OTHERS)).fetchall()}
                 for name, one in watched.items():
                     await self._count(connection, name, one)
         except ProblemError as problem:
@@ -157,12 +173,7 @@ class StatusBoard:
         for name, one in watched.items():
             _, rows, without_text, estimated = self._counts[name]
             waiting = pending.get(name)
-            try:
-                vectors: int | None = await self._index.count(one.source.namespace, one.source.index_host)
-            except ProblemError as problem:
-                vectors, trouble = None, f"index: {problem.detail.message}"
-                if trouble not in troubles:
-                    troubles.append(trouble)
+            other = others.get(name)
             found.append(
                 SourceStatus(
                     name=name,
@@ -170,14 +181,29 @@ class StatusBoard:
                     rows=rows,
                     without_text=without_text,
                     estimated=estimated,
-                    vectors=vectors,
+                    vectors=await self._vectors(one.source.namespace, one.source.index_host, troubles),
                     long_texts=one.most_chunks > 1,
                     pending=waiting["pending"] if waiting else 0,
                     backfill=waiting["backfill"] if waiting else 0,
                     oldest_pending_ms=waiting["oldest_ms"] if waiting else None,
+                    other_place=None
+                    if other is None
+                    else OtherPlace(
+                        **{name: value for name, value in other.items() if name not in ("name", "index_host")},
+                        vectors=await self._vectors(other["namespace"], other["index_host"], troubles),
+                    ),
                 )
             )
         return found
+
+    async def _vectors(self, namespace: str, host: str, troubles: list[str]) -> int | None:
+        try:
+            return await self._index.count(namespace, host)
+        except ProblemError as problem:
+            trouble = f"index: {problem.detail.message}"
+            if trouble not in troubles:
+                troubles.append(trouble)
+            return None
 
     async def _count(self, connection: Connection, name: str, watched: Watched) -> None:
         due, *_ = self._counts.get(name, (float("-inf"), None, None, False))
@@ -247,5 +273,8 @@ _PENDING = """
 SELECT name, live_keys + backfill_keys AS pending, backfill_keys AS backfill,
        (extract(epoch FROM clock_timestamp() - oldest_enqueued_at) * 1000)::bigint AS oldest_ms
   FROM sync.status
+"""
+_OTHERS = """
+SELECT name, state, namespace, index_host, model, enqueued, total, waiting_keys AS pending FROM sync.reindex_status
 """
 _ESTIMATE = "SELECT greatest(reltuples, 0)::bigint AS rows FROM pg_class WHERE oid = to_regclass(format('%%I.%%I', %s::text, %s::text))"

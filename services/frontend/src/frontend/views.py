@@ -212,6 +212,12 @@ def saved_line(written: Written, watch: str, prefix: str = "Saved") -> Line:
     return Line(prefix, "looking for it in the index …", watch)
 
 
+OTHER_PLACES = {
+    "building": "Being built beside it",
+    "ready": "Ready beside it",
+    "previous": "Kept from before the switch",
+    "dropping": "Being deleted",
+}
 VERDICTS = {
     "in_step": ("In step", "Every row with text is searchable, and nothing is on its way."),
     "catching_up": ("Catching up", "Changes are on their way to the index."),
