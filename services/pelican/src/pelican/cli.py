@@ -202,7 +202,7 @@ def _unwatch(arguments: argparse.Namespace) -> int:
         source = unwatch(connection, name)
     print(
         f"{source.schema}.{source.table} is not watched any more; its vectors are still there: "
-        f"`unwatch --source {name} --delete-vectors` deletes them"
+        f"`unwatch --source {source.namespace} --delete-vectors` deletes them"
     )
     return 0
 
@@ -216,7 +216,7 @@ def _unwatch_and_delete(name: str) -> int:
         rows = [row for row in connection.execute(SOURCES) if row[1] == name]
         places = {(row[7], row[10]) for row in rows} | {(row[13], row[14]) for row in rows if row[13]} or {(name, "")}
         if rows:
-            unwatch(connection, name)
+            unwatch(connection, name, other_too=True)
     print(f"{name} is not watched any more; waiting until nothing is in the queue", file=sys.stderr)
     for namespace, host in sorted(places):
         delete(namespace, host)

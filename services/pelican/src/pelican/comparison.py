@@ -225,7 +225,7 @@ def _again(connection: psycopg.Connection[Any], source: Source, keys: Iterable[s
     table = tables.describe(connection, source.schema, source.table)
     if table is None:
         return {}
-    query = rows.lookup_query([source], table, _key_text(connection, source))
+    query = rows.lookup_query(source, table, _key_text(connection, source))
     return dict(_rows([source], connection.execute(query, {"keys": list(keys)}).fetchall()))
 
 

@@ -52,6 +52,7 @@ _LOOKUP = """
 SELECT w.key, r.found {aliases} FROM unnest(%(keys)s::text[]) AS w(key)
 LEFT JOIN LATERAL (
   SELECT true AS found {columns} FROM ONLY {table} r WHERE {matches} AND {key_text} = w.key) r ON true"""
+_SAMPLE = "SELECT {key_text} AS key, true AS found {columns} FROM ONLY {table} r TABLESAMPLE BERNOULLI (%(percent)s)"
 
 
 class Keyset(NamedTuple):
@@ -105,22 +106,7 @@ def page_query(
 
 def lookup_query(source: Source, table: Table, key_text: str) -> sql.Composed:
     """What the rows of some keys are now: (key, found, mapped columns …). Parameter: keys."""
-    columns = mapped_columns([source])
-    return sql.SQL(_LOOKUP).format(
-        table=identifier(source.schema, source.table),
-        columns=_listed(
-            sql.SQL("{} AS {}").format(_value([source], table, c), _alias(n)) for n, c in enumerate(columns)
-        ),
-        aliases=_listed(sql.SQL("r.{}").format(_alias(n)) for n, _ in enumerate(columns)),
-        matches=_matches(source, table),
-        key_text=sql.SQL(key_text.replace("%", "%%")),
-    )
-
-_LOOKUP = """
-SELECT w.key, r.found {aliases} FROM unnest(%(keys)s::text[]) AS w(key)
-LEFT JOIN LATERAL (
-  SELECT true AS found {columns} FROM ONLY {table} r WHERE {matches} AND {key_text} = w.key) r ON true"""
-_SAMPLE = "SELECT {key_text} AS key, true AS found {columns} FROM ONLY {table} r TABLESAMPLE BERNOULLI (%(percent)s)"
+    return _for_rows(sql.SQL(_LOOKUP), [source], table, key_text)
 
 
 def mapped_columns(places: Sequence[Source]) -> tuple[str, ...]:
@@ -143,13 +129,8 @@ def from_key_text(text: sql.Composable, column: Column) -> sql.Composed:
     return checked.format(text=text, name=literal, type=sql.SQL(column.type.replace("%", "%%")))
 
 
-def lookup_query(places: Sequence[Source], table: Table, key_text: str) -> sql.Composed:
-    """What the rows of some keys are now: (key, found, mapped columns …). Parameter: keys."""
-    return _for_rows(sql.SQL(_LOOKUP), places, table, key_text)
-
-
 def sample_query(places: Sequence[Source], table: Table, key_text: str) -> sql.Composed:
-    """Some rows by chance, as lookup_query gives them. Parameter: percent."""
+    """Some rows by chance: (key, true, mapped columns of all places …). Parameter: percent."""
     return _for_rows(sql.SQL(_SAMPLE), places, table, key_text)
 
 

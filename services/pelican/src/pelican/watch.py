@@ -133,12 +133,14 @@ def watch(
         return Watched(source_named(connection, name), known is None, changed)
 
 
-def unwatch(connection: psycopg.Connection[Any], name: str) -> Source:
-    """Forget a watched table; its rows and its vectors stay. Raises InvalidSourceError."""
+def unwatch(connection: psycopg.Connection[Any], name: str, *, other_too: bool = False) -> Source:
+    """Forget a watched table; its rows and its vectors stay. Raises InvalidSourceError; also when it has another place in
+    the index, which nobody would remember, unless `other_too`."""
     with connection.transaction():
         source = source_named(connection, name)
         rows = connection.execute(SOURCES).fetchall()
-        if other := next((to_other(row) for row in rows if row[1] == name), None):
+        other = next((to_other(row) for row in rows if row[1] == name), None)
+        if other is not None and not other_too:
             raise InvalidSourceError(
                 f"{name} has another place in the index, {other.source.namespace}, which is {other.state}; "
                 f"`reindex {'drop' if other.state in (PREVIOUS, DROPPING) else 'cancel'} --source {name}` first"
