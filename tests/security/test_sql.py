@@ -25,6 +25,7 @@ KNOWN = {
     ("pelican/src/pelican/migrate.py", "migration.statements"): "a file of this package",
     ("pelican/src/pelican/backfill.py", "str(code and code[0]).replace('%', '%%')"): "made by sync.enqueue_code",
     ("pelican/src/pelican/backfill.py", "query"): "the string of a Composed, from _page_query",
+    ("pelican/src/pelican/comparison.py", "query"): "a Composed, from pelican.rows",
     ("pelican/src/pelican/outbox.py", "known.query"): "the string of a Composed, from pelican.rows.claim_query",
 }
 
