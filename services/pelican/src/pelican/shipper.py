@@ -21,6 +21,7 @@ from aviary.chunking import Chunking
 from aviary.logs import log
 from aviary.messages import MAX_MESSAGE_BYTES, Batch, Change, DeadLetter, encode
 from aviary.source import Source, render
+from pelican.clock import QueueClock
 from pelican.outbox import FILL, LIVE, Claim, LostClaimError, PostgresOutbox, Row, Work
 from pelican.packing import Captured, Message, calls, deduplication_id, pack, to_messages
 from pelican.sqs import ChangeQueue, QueueError
@@ -76,6 +77,7 @@ class Shipper:
         self._claim_seconds = claim_seconds
         self._expiry_seconds = expiry_seconds
         self._clock = clock
+        self._queue_clock = QueueClock(self._clock, lambda: time.time_ns() // 1_000_000)
         self._row_bytes: dict[int, float] = {}
         self._unconfirmed: list[Claim] = []
 
@@ -115,7 +117,7 @@ class Shipper:
 
     def _send(self, claim: Claim) -> None:
         group = claim.work.group
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = self._queue_clock.now_ms()
         expires_at_ms = now_ms + int((self._expiry_seconds - (self._clock() - claim.at)) * 1000)
         self._void_earlier(claim, self._batch(claim, claim.source, claim.most_chunks, now_ms, expires_at_ms), now_ms)
         shipped = [(target.source, to_changes(claim, target, self._chunking)) for target in targets(claim)]
@@ -140,7 +142,10 @@ class Shipper:
             self._outbox.fence(claim, len(messages), expires_at_ms)
             for call in calls(messages):
                 self._check_time(claim)
-                self._queue.send(group, call)
+                taken_ms = self._queue.send(group, call)
+                self._queue_clock.learn(taken_ms)
+                if taken_ms is not None and taken_ms > expires_at_ms:
+                    raise QueueError("the queue took messages that had expired by its clock")
                 self._gate.sent(len(call))
         self._check_time(claim)
         self._row_bytes[claim.work.source_id] = size / len(claim.rows) + 1
@@ -168,7 +173,8 @@ class Shipper:
 
     def _void_earlier(self, claim: Claim, template: Batch, now_ms: int) -> None:
         earlier = claim.earlier
-        if not earlier.messages or now_ms > earlier.expires_at_ms + FORGET_SECONDS * 1000:
+        old = self._queue_clock.is_known and now_ms > earlier.expires_at_ms + FORGET_SECONDS * 1000
+        if not earlier.messages or old:
             return
         group = claim.work.group
         body = encode(msgspec.structs.replace(template, expires_at_ms=0))

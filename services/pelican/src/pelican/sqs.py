@@ -1,6 +1,7 @@
 """The one adapter around SQS: where changes go."""
 
-from collections.abc import Sequence
+import email.utils
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import botocore.exceptions
@@ -19,8 +20,9 @@ class QueueError(RuntimeError):
 class ChangeQueue(Protocol):
     """What Pelican needs of a queue. Thread-safe; every method raises QueueError."""
 
-    def send(self, group: str, messages: Sequence[Message]) -> None:
-        """Returns once all are accepted, in order, within `group`."""
+    def send(self, group: str, messages: Sequence[Message]) -> int | None:
+        """Returns once all are accepted, in order, within `group`: the time by which they were, in Unix milliseconds
+        by the queue's own clock and rounded up; None where the queue does not say."""
 
     def set_aside(self, group: str, messages: Sequence[Message]) -> None:
         """Put dead letters where people look for them. Of one group only ten can be read at a time, so give each its
@@ -38,8 +40,8 @@ class SqsQueue:
         self._queue_url = queue_url
         self._dlq_url = dlq_url
 
-    def send(self, group: str, messages: Sequence[Message]) -> None:
-        self._send(self._queue_url, group, messages)
+    def send(self, group: str, messages: Sequence[Message]) -> int | None:
+        return self._send(self._queue_url, group, messages)
 
     def set_aside(self, group: str, messages: Sequence[Message]) -> None:
         if self._dlq_url:
@@ -55,7 +57,8 @@ class SqsQueue:
             raise QueueError(f"the queue does not tell its depth: {_name(error)}") from error
         return sum(map(int, answer["Attributes"].values()))
 
-    def _send(self, url: str, group: str, messages: Sequence[Message]) -> None:
+    def _send(self, url: str, group: str, messages: Sequence[Message]) -> int | None:
+        taken_ms: int | None = None
         for call in calls(messages):
             entries: list[SendMessageBatchRequestEntryTypeDef] = [
                 {
@@ -72,6 +75,17 @@ class SqsQueue:
                 raise QueueError(f"the queue does not confirm a send: {_name(error)}") from error
             if failed := answer.get("Failed"):
                 raise QueueError(f"the queue refused {len(failed)} of {len(call)} messages: {failed[0]['Code']}")
+            taken_ms = _answered_ms(answer["ResponseMetadata"]["HTTPHeaders"])
+        return taken_ms
+
+
+def _answered_ms(headers: Mapping[str, str]) -> int | None:
+    """When SQS answered, by its clock; the Date of an answer has whole seconds, so it is the end of that second."""
+    try:
+        date = email.utils.parsedate_to_datetime(headers["date"])
+    except (KeyError, ValueError):
+        return None
+    return int(date.timestamp() * 1000) + 999
 
 
 def _name(error: Exception) -> str:
