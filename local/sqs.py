@@ -2,7 +2,7 @@
 
     python -m local.sqs --port 9324 --journal .local/queue.sqlite --run 1
 
-moto 5.2 by itself falls short in six ways that matter to a pipeline, each mended here (tests/services/local/test_sqs.py):
+moto 5.2 by itself falls short in seven ways that matter to a pipeline, each mended here (tests/services/local/test_sqs.py):
 
 - its calls are not atomic: a message sent while another is being deleted can vanish;
 - it forgets a deduplication id with its message, not after five minutes;
@@ -11,6 +11,8 @@ moto 5.2 by itself falls short in six ways that matter to a pipeline, each mende
 - a waiting receiver spins on a CPU while the only messages are of busy groups;
 - a receiver that was killed while it waited, or before it read the answer, still takes messages, which then rest until
   their lease ends;
+- it takes a receipt handle for as long as the message is there: who lost a lease could still acknowledge, and so free
+  the group while its new holder is at work. A FIFO queue refuses a handle whose lease has ended;
 - everything is lost when the process ends, dead letters included. Here each change is in a journal (SQLite) before
   the answer is sent, leases and receipt handles included, so a killed queue server loses nothing.
 """
@@ -25,19 +27,23 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flask
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.utils import unix_time_millis
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.sns.models import sns_backends
-from moto.sqs.exceptions import SQSException
+from moto.sqs.exceptions import ReceiptHandleIsInvalid, SQSException
 from moto.sqs.models import DEDUPLICATION_TIME_IN_SECONDS, Message, SQSBackend, sqs_backends
 from werkzeug.serving import make_server
 from werkzeug.test import Client
 
 from local.journal import Journal, Taken
+from local.sqs_faults import Faults
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 REGION = "us-east-1"
 QUEUE = "aviary.fifo"
@@ -124,16 +130,41 @@ class FifoBackend(SQSBackend):
         return self._atomically(queue_name, super().send_message_batch, *args, **kwargs)
 
     def delete_message(self, queue_name: str, *args: Any, **kwargs: Any) -> Any:
-        return self._atomically(queue_name, super().delete_message, *args, **kwargs)
+        return self._atomically(queue_name, self._held(super().delete_message), *args, **kwargs)
 
     def delete_message_batch(self, queue_name: str, *args: Any, **kwargs: Any) -> Any:
         return self._atomically(queue_name, super().delete_message_batch, *args, **kwargs)
 
     def change_message_visibility(self, queue_name: str, *args: Any, **kwargs: Any) -> Any:
-        return self._atomically(queue_name, super().change_message_visibility, *args, **kwargs)
+        return self._atomically(queue_name, self._held(super().change_message_visibility), *args, **kwargs)
 
     def change_message_visibility_batch(self, queue_name: str, *args: Any, **kwargs: Any) -> Any:
         return self._atomically(queue_name, super().change_message_visibility_batch, *args, **kwargs)
+
+    def _held(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, refused where its receipt handle is one of a lease that has ended."""
+
+        def checked(queue_name: str, receipt_handle: str, *args: Any, **kwargs: Any) -> Any:
+            queue = self.get_queue(queue_name)
+            for message in queue._messages if queue.fifo_queue else ():  # noqa: SLF001 - as everything about messages
+                ended = message.receipt_handle != receipt_handle or message.visible
+                if ended and message.had_receipt_handle(receipt_handle):
+                    raise ReceiptHandleIsInvalid
+            return call(queue_name, receipt_handle, *args, **kwargs)
+
+        return checked
+
+    def end_leases(self) -> int:
+        """End every lease now; how many there were."""
+        ended = 0
+        with self._changed:
+            for queue in self.queues.values():
+                for message in list(queue.pending_messages):
+                    message.visible_at = 0.0
+                    ended += 1
+                self._save(queue.name)
+            self._changed.notify_all()
+        return ended
 
     def purge_queue(self, queue_name: str, *args: Any, **kwargs: Any) -> Any:
         return self._atomically(queue_name, super().purge_queue, *args, **kwargs)
@@ -242,16 +273,20 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--journal", type=Path, required=True, help="SQLite file that keeps the messages")
     parser.add_argument("--run", required=True, help="leases outlive a restart of the server with the same value")
+    parser.add_argument("--allow-faults", action="store_true", help="serve /_faults, for tests")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     journal = Journal(options.journal, options.run)
     install(journal)
     create_queues(journal)
-    application = DomainDispatcherApplication(create_backend_app)
+    application: WSGIApplication = DomainDispatcherApplication(create_backend_app)
     # moto builds each service's routes at its first request, half a second that no client should wait for.
     for service in ("sqs", "sns"):
         scope = f"AWS4-HMAC-SHA256 Credential=local/20260101/{REGION}/{service}/aws4_request"
         Client(application).post("/", headers={"Authorization": scope})
+    if options.allow_faults:
+        backend: Any = sqs_backends[DEFAULT_ACCOUNT_ID][REGION]
+        application = Faults(application, backend.end_leases)
     server = make_server("127.0.0.1", options.port, application, threaded=True, request_handler=_Handler)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     server.serve_forever()

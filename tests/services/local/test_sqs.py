@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import boto3
 import psutil
 import pytest
+from botocore.exceptions import ClientError
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from local import sqs
@@ -33,6 +34,8 @@ ROOT = Path(__file__).parents[3]
 class Server:
     """`python -m local.sqs`, and a client of it."""
 
+    options: tuple[str, ...] = ()
+
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.journal = folder / "queue.sqlite"
@@ -46,6 +49,7 @@ class Server:
 
     def start(self, run: str = "1") -> None:
         command = [sys.executable, "-m", "local.sqs", "--port", str(self.port), "--journal", str(self.journal)]
+        command += self.options
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*command, "--run", run], cwd=ROOT, stderr=log)
         wait_until(lambda: is_open(self.port) or self.process.poll() is not None)
@@ -73,6 +77,10 @@ class Server:
             **options,
         )
         return answer.get("Messages", [])
+
+    def in_flight(self) -> int:
+        name: Literal["ApproximateNumberOfMessagesNotVisible"] = "ApproximateNumberOfMessagesNotVisible"
+        return int(self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=[name])["Attributes"][name])
 
     def delete(self, message: "MessageTypeDef") -> None:
         self.client.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
@@ -142,6 +150,28 @@ def test_receivers_that_wait_get_a_group_in_order_and_as_soon_as_it_is_free(serv
         assert bodies(second.result(1)) == ["2"]
 
 
+@pytest.mark.parametrize("given_away", [False, True], ids=["nobody has it yet", "another has it"])
+def test_who_lost_a_lease_can_neither_acknowledge_nor_extend(server: Server, given_away: bool) -> None:
+    server.send("1")
+    server.send("2")
+    (first,) = server.receive(MaxNumberOfMessages=1, VisibilityTimeout=1)
+    late = {"QueueUrl": server.url, "ReceiptHandle": first["ReceiptHandle"]}
+    if given_away:
+        (again,) = server.receive(20, MaxNumberOfMessages=1)
+        assert again["Body"] == "1"
+    else:
+        wait_until(lambda: not server.in_flight())
+    with pytest.raises(ClientError, match="ReceiptHandleIsInvalid"):
+        server.client.delete_message(**late)
+    with pytest.raises(ClientError, match="ReceiptHandleIsInvalid"):
+        server.client.change_message_visibility(**late, VisibilityTimeout=60)
+    entries = [{"Id": "0", "ReceiptHandle": first["ReceiptHandle"]}]
+    refused = server.client.delete_message_batch(QueueUrl=server.url, Entries=entries)["Failed"]  # type: ignore[arg-type]
+    assert [failure["Code"] for failure in refused] == ["ReceiptHandleIsInvalid"]
+    if given_away:
+        assert server.receive() == [], "the group is still with the one who has the lease"
+
+
 def test_a_receiver_that_waits_for_a_busy_group_burns_no_cpu(server: Server) -> None:
     server.send("1")
     server.send("2")
@@ -185,13 +215,9 @@ def test_a_receiver_that_was_killed_while_it_waited_takes_nothing(server: Server
 
 
 def test_a_receiver_that_was_killed_before_it_read_the_answer_keeps_nothing(server: Server) -> None:
-    def in_flight() -> int:
-        name: Literal["ApproximateNumberOfMessagesNotVisible"] = "ApproximateNumberOfMessagesNotVisible"
-        return int(server.client.get_queue_attributes(QueueUrl=server.url, AttributeNames=[name])["Attributes"][name])
-
     server.send("1")
     with raw_receiver(server, 0):
-        wait_until(in_flight)
+        wait_until(server.in_flight)
     (message,) = server.receive(5)
     assert message["Attributes"]["ApproximateReceiveCount"] == "2"
 
