@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 from pinecone.errors import (
@@ -21,8 +21,18 @@ from pinecone.errors import (
 )
 
 from aviary.index import PineconeIndex, Record
+from aviary.limits import Limiter, Quota, Work
 from emu.queue import Received, SqsQueue
-from emu.retrying import LONGEST_DELAY_SECONDS, Verdict, delay_seconds, verdict
+from emu.retrying import (
+    LONGEST_DELAY_SECONDS,
+    Caller,
+    IndexState,
+    StoppingError,
+    Verdict,
+    delay_seconds,
+    verdict,
+)
+from emu.stats import Stats
 from emu.worker import Emu
 from tests.services.emu.embedders import HashEmbedder, vector_of
 from tests.services.emu.helpers import Bench, batch, counters, delete, upsert, wait_until
@@ -90,8 +100,9 @@ def test_the_sdk_makes_one_attempt_so_that_each_is_made_under_a_checked_lease(be
 
 
 def test_an_outage_longer_than_the_lease_dead_letters_nothing_and_all_arrives_after_it(bench: Bench) -> None:
-    bench.pinecone.faults(operation="*", status=503)
     with running(bench.emu(visibility_seconds=2)) as emu:
+        wait_until(lambda: emu.ready() == {"queue": "ok", "index": "ok"}, "both are reached")
+        bench.pinecone.faults(operation="*", status=503)
         for group in range(5):
             bench.send(batch(*(upsert(f"{group}-{n}", 1) for n in range(10))), group=f"1-{group}")
         started = time.monotonic()
@@ -125,6 +136,42 @@ def test_an_unknown_or_failing_index_is_looked_at_without_any_work(bench: Bench)
     with running(bench.emu()) as emu:
         wait_until(lambda: emu.ready() == {"queue": "ok", "index": "ok"}, "both are reached")
     assert bench.pinecone.counts()["describe_index_stats"]["requests"] == 1
+
+
+def test_while_the_index_does_not_answer_nothing_is_received(bench: Bench) -> None:
+    bench.pinecone.faults(operation="*", status=503)
+    bench.send(batch(upsert("1", 1)))
+    with running(bench.emu()) as emu:
+        wait_until(lambda: emu.ready()["index"] == "the index does not answer (503)", "the index is looked at")
+        assert emu.alive()
+        assert counters(emu.snapshot(), "received") == {"received": 0}
+        assert emu.ready()["queue"] == "not reached yet"
+    bench.pinecone.server.clear_faults()
+    assert bench.work()["acknowledged"] == 1, "nobody holds it"
+
+
+def test_429_slows_down_what_follows_and_is_counted(bench: Bench) -> None:
+    bench.pinecone.faults(operation="upsert", count=1, status=429, retry_after=0.3)
+    bench.send(batch(upsert("1", 1)))
+    emu = bench.emu()
+    emu.run_until_idle()
+    stats = emu.snapshot()
+    assert counters(stats, "throttled", "retries", "poisoned") == {"throttled": 1, "retries": 1, "poisoned": 0}
+    assert stats["rate_shares"] == {"upsert": pytest.approx(0.5, abs=0.1)}
+    assert bench.stored() == {"1": 1}
+
+
+def test_what_a_unit_waits_to_stay_below_the_quota_is_counted() -> None:
+    stats, stopping = Stats(), threading.Event()
+    caller = Caller(stats, IndexState(), stopping, limiter=Limiter({"fetch": Quota(requests=50)}))
+    for _ in range(52):
+        caller(Work("fetch", "products"), lambda: None, nullcontext, live=True)
+    waited = stats.snapshot()["limit_wait_ms"]
+    assert isinstance(waited, int)
+    assert waited > 0
+    stopping.set()
+    with pytest.raises(StoppingError):
+        caller(Work("fetch", "products", requests=50), lambda: None, nullcontext, live=True)
 
 
 def test_state_changes_are_logged_once_and_not_at_every_retry(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -56,8 +56,7 @@ class Held(NamedTuple):
 
 class Letter(NamedTuple):
     """A dead letter as people and tools see it. Its place in an index is `namespace` at `index_host` ("": the configured
-    one). `keys` is empty when they cannot be known; `inner` is the message of
-    the change queue that the letter holds whole, "" when there is none."""
+    one). `keys` is empty when they cannot be known."""
 
     id: str
     kind: Kind
@@ -67,7 +66,6 @@ class Letter(NamedTuple):
     at_ms: int
     keys: tuple[Key, ...]
     index_host: str = ""
-    inner: str = ""
 
     def age_seconds(self) -> float:
         return max(0.0, time.time() - self.at_ms / 1000)
@@ -117,6 +115,14 @@ def read(held: Held) -> Letter:
     return Letter(held.id, kind, letter.reason, *place, letter.failed_at_ms, keys, letter.index_host)
 
 
+def whole_message(held: Held) -> str:
+    """The message of the change queue that the letter holds, as it came; "" when it is about one row."""
+    try:
+        return decode_dead_letter(held.body).body
+    except MessageError:
+        return held.body
+
+
 def is_void(letter: Letter, stored: Mapping[str, float], absent: Collection[str]) -> bool:
     """Whether nothing is left to be done for a letter: for each of its keys the index holds this version or a later one,
     or there is neither a vector nor a row with text. `stored`: the versions in the letter's namespace, by key; `absent`:
@@ -162,7 +168,7 @@ class Look:
         self._client = client
         self._url = url
         self._hold_seconds = hold_seconds
-        self._held: dict[str, Held] = {}
+        self._receipts: dict[str, str] = {}
         self._seen: set[str] = set()
         self._ended = False
 
@@ -174,7 +180,7 @@ class Look:
             wait_seconds = 1 if len(self._seen) < self.depth.waiting else 0
             received = self._receive(wait_seconds)
             fresh = [held for held in received if held.id not in self._seen]
-            self._held.update((held.id, held) for held in received)
+            self._receipts.update((held.id, held.receipt) for held in received)
             self._seen.update(held.id for held in received)
             if not fresh:
                 self._ended = True
@@ -189,27 +195,27 @@ class Look:
     def delete(self, ids: Collection[str]) -> list[str]:
         """Delete letters; returns the ids of those that SQS kept, because another reader has them by now."""
         kept: list[str] = []
-        for some in _tens([self._held[each] for each in ids]):
+        for some in _tens(list(ids)):
             answer = self._client.delete_message_batch(
                 QueueUrl=self._url,
-                Entries=[{"Id": str(n), "ReceiptHandle": held.receipt} for n, held in enumerate(some)],
+                Entries=[{"Id": str(n), "ReceiptHandle": self._receipts[each]} for n, each in enumerate(some)],
             )
             failed = {int(failure["Id"]) for failure in answer.get("Failed", [])}
-            kept += [held.id for n, held in enumerate(some) if n in failed]
-            for held in some:
-                self._held.pop(held.id)
+            kept += [each for n, each in enumerate(some) if n in failed]
+            for each in some:
+                self._receipts.pop(each)
         return kept
 
     def give_back(self) -> None:
         """Make what is held visible to others again. Where SQS does not answer, it becomes so by itself."""
-        held, self._held = list(self._held.values()), {}
-        for some in _tens(held):
+        receipts, self._receipts = list(self._receipts.values()), {}
+        for some in _tens(receipts):
             with suppress(BotoCoreError, ClientError):
                 self._client.change_message_visibility_batch(
                     QueueUrl=self._url,
                     Entries=[
-                        {"Id": str(n), "ReceiptHandle": one.receipt, "VisibilityTimeout": 0}
-                        for n, one in enumerate(some)
+                        {"Id": str(n), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
+                        for n, receipt in enumerate(some)
                     ],
                 )
 
@@ -237,9 +243,9 @@ class Look:
         return found
 
 
-def _tens(held: Sequence[Held]) -> Iterator[Sequence[Held]]:
-    for start in range(0, len(held), RECEIVE_LIMIT):
-        yield held[start : start + RECEIVE_LIMIT]
+def _tens(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), RECEIVE_LIMIT):
+        yield items[start : start + RECEIVE_LIMIT]
 
 
 def _whole(id: str, kind: Kind, reason: str, at_ms: int, body: str) -> Letter:
@@ -247,9 +253,9 @@ def _whole(id: str, kind: Kind, reason: str, at_ms: int, body: str) -> Letter:
     try:
         batch = _any_batch.decode(body)
     except (msgspec.MsgspecError, UnicodeError):
-        return Letter(id, kind, reason, "", "", at_ms, (), inner=body)
+        return Letter(id, kind, reason, "", "", at_ms, ())
     keys = tuple(Key(change.key, change.version) for change in batch.changes if change.key)
-    return Letter(id, kind, reason, batch.source, batch.namespace, at_ms, keys, batch.index_host, body)
+    return Letter(id, kind, reason, batch.source, batch.namespace, at_ms, keys, batch.index_host)
 
 
 def _is_batch(body: str) -> bool:

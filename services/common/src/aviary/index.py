@@ -216,6 +216,11 @@ def is_index_host(host: str, configured: str) -> bool:
     return plain and bool(url.hostname) and (same or pinecone)
 
 
+def request_bytes(record: Record) -> int:
+    """About as many bytes as the record has in an upsert request."""
+    return 11 * record.values.size + len(orjson.dumps(record.metadata)) + len(record.id) + _RECORD_OVERHEAD_BYTES
+
+
 def upsert_requests(records: Iterable[Record]) -> Iterator[list[dict[str, Any]]]:
     """Records as the SDK takes them, in order, in lists that each fit one request."""
     request: list[dict[str, Any]] = []

@@ -8,7 +8,16 @@ from typing import NamedTuple, Protocol, TypeVar
 from pinecone.errors import PineconeError
 
 from aviary.chunking import Tokens
-from aviary.index import MAX_DELETE_IDS, Record, VectorIndex, is_missing_namespace, upsert_requests
+from aviary.index import (
+    MAX_DELETE_IDS,
+    Record,
+    VectorIndex,
+    fetch_requests,
+    is_missing_namespace,
+    request_bytes,
+    upsert_requests,
+)
+from aviary.limits import Work
 from aviary.source import chunk_id
 from emu.lease import Lease, LeaseKeeper, LeaseLostError
 from emu.planning import Plan, Task, by_namespace, chunks, finished, place
@@ -44,6 +53,7 @@ class Unit:
         self.messages = tuple(messages)
         self.lease = lease
         self.plan = plan
+        self.is_live = any(task.live for task in plan.tasks)
         self._settled: set[str] = set()
         self._blocked = {refused.message for refused in plan.refused}
 
@@ -132,8 +142,14 @@ class Processor:
         """The records that exist, by id."""
         if not ids:
             return {}
+        work = Work("fetch", namespace, len(list(fetch_requests(ids))))
         try:
-            return self._call("read", lambda: self._index.fetch(namespace, ids), lambda: self._keeper.read(unit.lease))
+            return self._call(
+                work,
+                lambda: self._index.fetch(namespace, ids),
+                lambda: self._keeper.read(unit.lease),
+                live=unit.is_live,
+            )
         except PineconeError as error:
             if not is_missing_namespace(error):
                 raise
@@ -212,28 +228,44 @@ class Processor:
 
     def _upsert(self, unit: Unit, namespace: str, upserts: Sequence[Upsert]) -> None:
         for some in _requests(upserts):
-            self._write(unit, some, lambda some: self._index.upsert(namespace, [upsert.record for upsert in some]))
+            self._write(
+                unit,
+                some,
+                lambda some: Work("upsert", namespace, 1, sum(request_bytes(upsert.record) for upsert in some)),
+                lambda some: self._index.upsert(namespace, [upsert.record for upsert in some]),
+            )
 
     def _remove(self, unit: Unit, namespace: str, removals: Sequence[Removal]) -> None:
         for some in chunks(removals, MAX_DELETE_IDS):
-            self._write(unit, some, lambda some: self._index.delete(namespace, [removal.id for removal in some]))
+            self._write(
+                unit,
+                some,
+                lambda some: Work("delete", namespace, 1, len(some)),
+                lambda some: self._index.delete(namespace, [removal.id for removal in some]),
+            )
 
-    def _write(self, unit: Unit, items: Sequence[Item], request: Callable[[Sequence[Item]], None]) -> None:
-        """Make one write request, and settle the tasks of which it holds the last item. What Pinecone refuses is tried by
+    def _write(
+        self,
+        unit: Unit,
+        items: Sequence[Item],
+        work: Callable[[Sequence[Item]], Work],
+        request: Callable[[Sequence[Item]], None],
+    ) -> None:
+        """Make one write request, which costs `work`, and settle the tasks of which it holds the last item. What Pinecone refuses is tried by
         halves, until all that is refused is of one task, which is set aside."""
         # Nothing more is written of a task that is set aside.
         items = [item for item in items if not unit.is_settled(item.task)]
         if not items:
             return
         try:
-            self._call("write", lambda: request(items), lambda: self._keeper.write(unit.lease))
+            self._call(work(items), lambda: request(items), lambda: self._keeper.write(unit.lease), live=unit.is_live)
         except PineconeError as error:
             if all(item.task is items[0].task for item in items):
                 self._poison(unit, items[0].task, "refused_by_index", f"Pinecone refuses it: {error}")
                 return
             middle = len(items) // 2
-            self._write(unit, items[:middle], request)
-            self._write(unit, items[middle:], request)
+            self._write(unit, items[:middle], work, request)
+            self._write(unit, items[middle:], work, request)
             return
         done = [item.task for item in items if item.is_last]
         for task in done:

@@ -1,4 +1,4 @@
-"""Calling Pinecone until it answers: which errors pass, which are a row's own fault, and how long to wait."""
+"""Calling Pinecone below its limits and until it answers: which errors pass, which are a row's own fault."""
 
 import enum
 import logging
@@ -18,6 +18,7 @@ from pinecone.errors import (
 )
 
 from aviary.index import is_missing_namespace
+from aviary.limits import Limiter, Work
 from aviary.logs import log
 from emu.stats import Stats
 
@@ -39,7 +40,7 @@ class Verdict(enum.Enum):
 
 
 class StoppingError(RuntimeError):
-    """Emu stops, and the index did not take a request: what is left is for another Emu."""
+    """Emu stops, and the index did not take a request, or not yet: what is left is for another Emu."""
 
 
 def verdict(error: PineconeError) -> Verdict:
@@ -110,23 +111,34 @@ class IndexState:
 class Caller:
     """Calls an index for as long as it takes, or until Emu stops. Thread-safe."""
 
-    def __init__(self, stats: Stats, state: IndexState, stopping: threading.Event, host: str = "") -> None:
-        """`host` tells the states of several indexes apart."""
+    def __init__(
+        self,
+        stats: Stats,
+        state: IndexState,
+        stopping: threading.Event,
+        host: str = "",
+        limiter: Limiter | None = None,
+    ) -> None:
+        """`host` tells the states and the quotas of several indexes apart; `limiter` is shared by all callers."""
         self._host = host
+        self._limiter = limiter or Limiter()
         self._stats = stats
         self._state = state
         self._stopping = stopping
 
-    def __call__(self, kind: str, call: Callable[[], T], allowed: Callable[[], AbstractContextManager[None]]) -> T:
-        """What `call` returns. `kind`: "read" or "write". `allowed` makes the context that each attempt happens in,
-        and may refuse it.
+    def __call__(
+        self, work: Work, call: Callable[[], T], allowed: Callable[[], AbstractContextManager[None]], *, live: bool
+    ) -> T:
+        """What `call` returns. `work` is what it costs. `allowed` makes the context that each attempt happens in, and may
+        refuse it; no time passes in it before the request is sent.
 
         Raises the PineconeError when it is the rows' own fault, StoppingError, and what `allowed` raises.
         """
-        kind = f"{kind} {self._host}".strip()
+        kind = f"{'read' if work.operation == 'fetch' else 'write'} {self._host}".strip()
         attempt = 0
         while True:
             attempt += 1
+            self._wait(work, live=live)
             try:
                 with allowed():
                     result = call()
@@ -138,11 +150,21 @@ class Caller:
                 self._stats.count("retries")
                 self._stats.count("errors")
                 after = _retry_after(error)
+                if isinstance(error, RateLimitError):
+                    self._stats.count("throttled")
+                    self._limiter.refused(self._host, work, after)
                 if self._stopping.wait(delay_seconds(attempt, after, random.random())):  # noqa: S311 - only spreads load
                     raise StoppingError from error
             else:
                 self._state.is_ok(kind)
                 return result
+
+    def _wait(self, work: Work, *, live: bool) -> None:
+        waited = self._limiter.wait(self._host, work, live=live, stopping=self._stopping)
+        if waited is None:
+            raise StoppingError
+        if waited:
+            self._stats.count("limit_wait_ms", round(waited * 1000))
 
 
 def _retry_after(error: PineconeError) -> float | None:

@@ -23,6 +23,8 @@ COUNTERS = (
     "void",
     "poisoned",
     "retries",
+    "throttled",  # answers 429, of `retries`
+    "limit_wait_ms",  # what units waited to stay below the index's limits
     "errors",
     "leases_lost",
 )
@@ -32,6 +34,7 @@ METRICS = {
     "deleted": "RowsDeleted",
     "embedded": "RowsEmbedded",
     "poisoned": "RowsPoisoned",
+    "throttled": "Throttled",
     "errors": "Errors",
     "leases_lost": "LeasesLost",
 }

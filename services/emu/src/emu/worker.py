@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from pinecone.errors import PineconeError
 
 from aviary.index import VectorIndex
+from aviary.limits import Limiter
 from aviary.logs import log
 from emu.lease import Lease, LeaseKeeper, LeaseLostError, now
 from emu.places import Means, Places
@@ -31,6 +32,7 @@ LOGGER = logging.getLogger(__name__)
 BACKFILL_UNIT_ROWS = 800
 METRICS_INTERVAL_SECONDS = 60.0
 PROBE_INTERVAL_SECONDS = 5.0
+HOLD_OFF_SECONDS = 0.1
 CHORE_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 10.0
 FIRST_DELAY_SECONDS = 0.1
@@ -76,12 +78,13 @@ class Emu:
         self._crash: BaseException | None = None
         self._queue_state = "not reached yet"
         self._index_state = IndexState()
+        self._limiter = Limiter()
         self._keeper = LeaseKeeper(queue, settings.visibility_seconds, settings.write_margin_seconds)
         self._notices = Notices(sns, settings.topic_arn, settings.dlq_url)
         self._places = Places(
             settings,
             Means(index=index, embedder=embedder, open_index=open_index, load_embedder=load_embedder),
-            caller=lambda host: Caller(self.stats, self._index_state, self._stopping, host),
+            caller=lambda host: Caller(self.stats, self._index_state, self._stopping, host, self._limiter),
             keeper=self._keeper,
             aside=SetAside(queue, self._notices, self.stats, self._stopping),
             stats=self.stats,
@@ -103,8 +106,9 @@ class Emu:
         return {"queue": self._queue_state, "index": self._index_state.sentence}
 
     def snapshot(self) -> Mapping[str, object]:
-        """Counters, freshness, units in work."""
-        return self.stats.snapshot() | {"units": len(self._keeper.held()), **self.ready()}
+        """Counters, freshness, units in work, and what share of its quotas each operation allows itself (those below 1)."""
+        held, shares = len(self._keeper.held()), self._limiter.shares()
+        return self.stats.snapshot() | {"units": held, "rate_shares": shares, **self.ready()}
 
     # ---- running
 
@@ -193,6 +197,11 @@ class Emu:
         delay = FIRST_DELAY_SECONDS
         while not self._stopping.is_set():
             self._pulses["receiver"] = now()
+            if self._index_state.sentence != "ok":
+                # SQS moves a message away after ten receives. Were they received while the index is down, ten
+                # restarts in one outage would be enough.
+                self._stopping.wait(HOLD_OFF_SECONDS)
+                continue
             if not self._idle_workers.acquire(timeout=1):
                 continue
             job: Job | None = None

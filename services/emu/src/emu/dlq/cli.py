@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from aviary import database
 from aviary.aws import sqs_client
-from aviary.dead_letters import KINDS, DeadLetterQueue, Held, Letter, Look
+from aviary.dead_letters import KINDS, DeadLetterQueue, Held, Look, whole_message
 from aviary.index import PineconeIndex
 from aviary.settings import DatabaseSettings, sentence
 from emu.dlq import report
@@ -249,10 +249,10 @@ def _redrive(arguments: argparse.Namespace) -> int:
         if arguments.resend and not opened.settings.queue_url:
             raise MistakeError("--resend puts messages into the queue of changes: set AVIARY_QUEUE_URL")
 
-        def resend(held: Held, letter: Letter) -> None:
+        def resend(held: Held) -> None:
             opened.client.send_message(
                 QueueUrl=opened.settings.queue_url,
-                MessageBody=letter.inner,
+                MessageBody=whole_message(held),
                 MessageGroupId=held.group or held.id,
                 MessageDeduplicationId=f"resent-{held.id}",
             )

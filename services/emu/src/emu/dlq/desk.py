@@ -105,9 +105,7 @@ class Desk:
             found = self._chosen(held, chosen)
             yield from self._finish([Done(seen.letter, Action.DELETE) for seen in found], dry_run=dry_run)
 
-    def redrive(
-        self, chosen: Filter, *, resend: Callable[[Held, Letter], None] | None = None, dry_run: bool
-    ) -> Iterator[Done]:
+    def redrive(self, chosen: Filter, *, resend: Callable[[Held], None] | None = None, dry_run: bool) -> Iterator[Done]:
         """Have the present state of their rows sent again, then delete the letters; void ones are only deleted.
         `resend` sends a message as it came whose keys cannot be known; without it such a letter is kept."""
         for held in self._look.batches():
@@ -116,7 +114,7 @@ class Desk:
                 decided = self._enqueue(decided)
                 for done in decided:
                     if done.action is Action.RESEND and resend is not None:
-                        resend(next(one for one in held if one.id == done.letter.id), done.letter)
+                        resend(next(one for one in held if one.id == done.letter.id))
             yield from self._finish(decided, dry_run=dry_run)
 
     def _chosen(self, held: Sequence[Held], chosen: Filter) -> list[Seen]:
@@ -205,7 +203,7 @@ def _decide(seen: Seen, *, may_resend: bool) -> Done:
         return Done(letter, Action.DELETE, "void: a later state of its rows is in the index")
     if letter.keys and letter.source:
         return Done(letter, Action.ENQUEUE)
-    if may_resend and letter.inner:
+    if may_resend and letter.kind in ("message", "moved"):
         return Done(letter, Action.RESEND)
     return Done(
         letter,
