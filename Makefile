@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-ver
 PROJECTS := services/common services/pelican services/emu services/frontend
 STAMP := $(VENV)/.installed
 
-.PHONY: help install lock up down status test chaos check format clean preview diagram rehearse
+.PHONY: help install lock up down status test chaos fuzz check format clean preview diagram rehearse
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -44,6 +44,9 @@ test: install ## every test
 
 chaos: install ## break the running stack on purpose while users write, and report what is left (ARGS="--help")
 	$(BIN)/python -m chaos $(ARGS)
+
+fuzz: install ## ten minutes of requests that the JSON API's document allows, and does not (ARGS="--seconds 60")
+	$(BIN)/python -m benchmarks.fuzz $(ARGS)
 
 check: install ## format, lint, types, workflows
 	$(BIN)/ruff format --check .

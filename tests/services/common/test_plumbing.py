@@ -5,7 +5,6 @@ import json
 import logging
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,6 @@ from aviary.health import HealthServer
 from aviary.settings import DatabaseSettings
 
 LOGGER = logging.getLogger("tests.plumbing")
-
-
-@pytest.fixture
-def log_stream() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    stream = io.StringIO()
-    logs.configure("test", stream=stream)
-    yield stream
-    root.handlers[:] = before
-    root.setLevel(level)
 
 
 def test_a_log_line_is_one_json_object_with_its_fields(log_stream: io.StringIO) -> None:

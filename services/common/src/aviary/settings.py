@@ -43,6 +43,19 @@ class DatabaseSettings(Settings):
     postgres_auth: Literal["dsn", "iam"] = "dsn"
     postgres_root_cert: Path | None = None
 
+    @field_validator("postgres_dsn")
+    @classmethod
+    def _readable(cls, dsn: SecretStr) -> SecretStr:
+        """libpq's own complaint about a connection string quotes it, password and all."""
+        from psycopg import ProgrammingError  # noqa: PLC0415 - Emu has these settings' module and no psycopg
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+        try:
+            conninfo_to_dict(dsn.get_secret_value())
+        except ProgrammingError:
+            raise ValueError("is no connection string; write postgresql://user@host:5432/database") from None
+        return dsn
+
 
 class QueueSettings(Settings):
     """Where changes travel. Endpoints come from the AWS SDK's own AWS_ENDPOINT_URL_SQS and _SNS."""

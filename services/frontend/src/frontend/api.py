@@ -39,6 +39,9 @@ WRITING: dict[int | str, dict[str, Any]] = {
     408: {"model": ProblemBody, "description": "The body came too slowly"},
     413: {"model": ProblemBody, "description": "The body is too large"},
 }
+UNWATCHED: dict[int | str, dict[str, Any]] = {
+    404: {"model": ProblemBody, "description": "No table is watched under that name"}
+}
 MISSING: dict[int | str, dict[str, Any]] = {404: {"model": ProblemBody, "description": "No such row"}}
 CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": ProblemBody, "description": "The sku is taken"}}
 CHANGED: dict[int | str, dict[str, Any]] = {
@@ -75,7 +78,7 @@ class SearchParameters(models.SearchFields):
         )
 
 
-@router.get("/search", tags=["search"], summary="Search by meaning")
+@router.get("/search", tags=["search"], summary="Search by meaning", responses=UNWATCHED)
 async def get_search(
     parameters: Annotated[SearchParameters, Query()], services: Using, response: Response
 ) -> models.SearchAnswer:
@@ -159,7 +162,9 @@ async def delete_product(id: ProductId, services: Using, if_match: IfMatch = Non
     return models.DeletedProduct(id=id, sync=sync_of(written))
 
 
-@router.get("/products/{id}/indexed", tags=["products"], summary="Has the row arrived in the index?")
+@router.get(
+    "/products/{id}/indexed", tags=["products"], summary="Has the row arrived in the index?", responses=UNWATCHED
+)
 async def get_indexed(
     id: ProductId,
     services: Using,
@@ -229,7 +234,11 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@probes.get("/readyz", summary="Ready: database, index and model")
+@probes.get(
+    "/readyz",
+    summary="Ready: database, index and model",
+    responses={503: {"model": dict[str, str], "description": "A part is not ready; it says why"}},
+)
 async def readyz(services: Using) -> JSONResponse:
     """200 when all three are "ok", else 503; a part that is not says why."""
     checks = await services.readiness()

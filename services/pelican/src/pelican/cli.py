@@ -165,6 +165,8 @@ def _connect() -> psycopg.Connection[Any]:
 
 
 def _migrate(_: argparse.Namespace) -> int:
+    # In a task its output is a log, and the text of what fails may quote a row.
+    logs.configure("migrate")
     with _connect() as connection:
         applied = migrate(connection)
     print("\n".join(f"applied {name}" for name in applied) or "up to date")
