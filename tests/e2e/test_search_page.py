@@ -227,3 +227,48 @@ def test_the_status_page_follows_the_pipeline_without_a_reload(visit: Visit, sta
 def test_the_api_page_lists_the_operations(visit: Visit) -> None:
     page = visit.open("/docs")
     expect(page.locator(".opblock")).to_have_count(10)
+
+
+# Runs before any script of a page: keeps what the content security policy has stopped.
+KEEP_VIOLATIONS = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) => {
+  window.violations.push(`${event.effectiveDirective} ${event.blockedURI} ${event.sourceFile ?? ""}`);
+});
+"""
+
+
+def test_no_page_needs_what_the_content_security_policy_forbids(visit: Visit) -> None:
+    visit.page.add_init_script(KEEP_VIOLATIONS)
+    found = []
+    for path in ("/", "/?q=a+lamp+to+read+by&mode=hybrid", "/products/1", "/status", "/nowhere"):
+        page = visit.open(path)
+        page.wait_for_load_state("networkidle") if path != "/status" else page.wait_for_selector("#panel")
+        found += [(path, violation) for violation in page.evaluate("window.violations")]
+    page = visit.open("/docs")
+    page.locator(".opblock-summary", has_text="/api/search").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_placeholder("q", exact=True).fill("tea")
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table td.response-col_status:not(.col_header)").first).to_contain_text("200")
+    found += [("/docs", violation) for violation in page.evaluate("window.violations")]
+    visit.console[:] = [line for line in visit.console if "404" not in line]  # the page that is not there
+    assert not found
+
+
+def test_a_script_or_style_in_a_page_does_not_run(visit: Visit) -> None:
+    """What stands between a row's text and the reader if a template ever forgot to escape it."""
+    visit.page.add_init_script(KEEP_VIOLATIONS)
+    page = visit.open("/")
+    page.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=\"data:,x\" onerror=\"window.ran = true\">'"
+        " + '<p style=\"color: red\">x</p>');"
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = true'}))"
+    )
+    page.wait_for_function("window.violations.length >= 3")
+    assert page.evaluate("window.ran") is None
+    assert {violation.split()[0] for violation in page.evaluate("window.violations")} == {
+        "script-src-attr", "script-src-elem", "style-src-attr",
+    }  # fmt: skip
+    assert visit.console, "the browser says so too"
+    visit.console.clear()
