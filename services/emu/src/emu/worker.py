@@ -31,7 +31,7 @@ LOGGER = logging.getLogger(__name__)
 # A backfill's unit grows to about two full upsert requests, so that requests are few; live changes never wait for more.
 BACKFILL_UNIT_ROWS = 800
 METRICS_INTERVAL_SECONDS = 60.0
-PROBE_INTERVAL_SECONDS = 5.0
+PROBE_INTERVAL_SECONDS = 1.0
 HOLD_OFF_SECONDS = 0.1
 CHORE_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 10.0
