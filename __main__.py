@@ -22,6 +22,7 @@ from components.messaging import Messaging, MessagingArgs
 from components.network import Endpoints, EndpointsArgs, Network, NetworkArgs
 from components.observability import Observability, ObservabilityArgs
 from components.registry import Registry, RegistryArgs
+from components.schedule import ScheduledTask, ScheduledTaskArgs
 from components.secrets import Secrets, SecretsArgs
 from components.security_groups import SecurityGroups, SecurityGroupsArgs
 from components.service import FargateService, FargateServiceArgs
@@ -32,6 +33,8 @@ from components.workloads import SERVICES, Workloads
 # What the embedder makes (services/common/src/aviary/source.py), and how its vectors are compared.
 DIMENSION = 384
 METRIC = "cosine"
+# A page of rows and vectors at a time needs little, whatever the table's size.
+RECONCILE_SIZE = ServiceSize(cpu=256, memory=512)
 
 config = config_reader.read()
 name = f"{pulumi.get_project()}-{pulumi.get_stack()}"
@@ -254,6 +257,32 @@ frontend = run(
     after=[load_balancer.ready, pelican.service],
 )
 
+# In Pelican's cluster, with Pelican's image; after Pelican, whose task runs the migrations.
+reconcile = (
+    ScheduledTask(
+        f"{name}-reconcile",
+        "reconcile",
+        ScheduledTaskArgs(
+            account=account,
+            task=workloads.reconcile(
+                RECONCILE_SIZE,
+                images.references["pelican"],
+                registry.repositories["pelican"],
+                repair=config.reconcile.repair,
+            ),
+            cluster_arn=pelican.cluster_arn,
+            subnet_ids=network.private_subnet_ids,
+            security_group_id=groups.reconcile,
+            hours=config.reconcile.hours,
+            spot=config.pelican.spot,
+            key_arn=encryption.key_arn,
+            before=[network, groups, *endpoints, pelican.service],
+        ),
+    )
+    if config.reconcile.hours
+    else None
+)
+
 running = {"pelican": pelican, "emu": emu, "frontend": frontend}
 watched = {
     service: Service(
@@ -271,7 +300,8 @@ observability = Observability(
             database_identifier=database.identifier,
             load_balancer=load_balancer.dimensions,
             services=watched,
-            log_groups={service: one.task.log_group_name for service, one in running.items()},
+            log_groups={service: one.task.log_group_name for service, one in running.items()}
+            | ({"reconcile": reconcile.task.log_group_name} if reconcile else {}),
         ),
         saved_queries=config.saved_queries,
     ),
@@ -287,6 +317,7 @@ if config.alarms:
             database_identifier=database.identifier,
             database_storage_gb=config.database.storage_gb,
             services=watched,
+            reconcile_hours=config.reconcile.hours,
         ),
     )
 

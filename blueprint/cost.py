@@ -20,6 +20,8 @@ from components.metrics import OWN_NAMESPACE
 RECEIVE_WAIT_SECONDS = 20
 LOOK_SECONDS = 15
 SECONDS_PER_HOUR = 3600
+# A scheduled comparison of some hundred thousand rows.
+RUN_MINUTES = 10
 
 # Types that cost nothing by themselves.
 FREE = {
@@ -46,6 +48,7 @@ FREE = {
     "aws:s3:BucketPublicAccessBlock",
     "aws:s3:BucketServerSideEncryptionConfiguration",
     "aws:s3:BucketVersioning",
+    "aws:scheduler:ScheduleGroup",
     "aws:secretsmanager:SecretVersion",
     "aws:sns:TopicPolicy",
     "aws:sqs:QueuePolicy",
@@ -177,6 +180,19 @@ def _service(graph: Graph, service: Resource, table: Prices) -> Iterator[Line]:
     yield Line("tasks", what, monthly, f"Fargate, {vcpu:g} vCPU and {gb:g} GB, {how}")
 
 
+def _schedule(graph: Graph, schedule: Resource, table: Prices) -> Iterator[Line]:
+    given = schedule.inputs["target"]["ecsParameters"]
+    task = next(r for r in graph.of("aws:ecs:TaskDefinition") if r.arn == given["taskDefinitionArn"])
+    spot = any(each["capacityProvider"] == "FARGATE_SPOT" for each in given["capacityProviderStrategies"])
+    every = int(schedule.inputs["scheduleExpression"].partition("(")[2].split()[0])
+    hours = table.hours_per_month / every * RUN_MINUTES / 60
+    vcpu, gb = int(task.inputs["cpu"]) / 1024, int(task.inputs["memory"]) / 1024
+    monthly = hours * (vcpu * table["fargate_vcpu_hour"] + gb * table["fargate_gb_hour"])
+    monthly *= table["fargate_spot_share"] if spot else 1
+    sentence = f"every {every} h, {RUN_MINUTES} minutes each"
+    yield Line("tasks", graph.short_name(schedule.name), monthly, sentence)
+
+
 def _cluster(graph: Graph, cluster: Resource, table: Prices) -> Iterator[Line]:
     settings = {s["name"]: s["value"] for s in cluster.inputs.get("settings") or []}
     insights = settings.get("containerInsights", "disabled")
@@ -223,6 +239,7 @@ PRICED: dict[str, Callable[[Graph, Resource, Prices], Iterator[Line]]] = {
     "aws:rds:Instance": _database,
     "aws:ecs:Service": _service,
     "aws:ecs:Cluster": _cluster,
+    "aws:scheduler:Schedule": _schedule,
     "aws:appautoscaling:Policy": _scaling_alarms,
     "aws:cloudwatch:MetricAlarm": _alarm,
     "aws:wafv2:WebAcl": _web_acl,

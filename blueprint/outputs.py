@@ -185,6 +185,8 @@ MADE: Mapping[str, Made] = {
         "arn": arn("ecs", f"task-definition/{inputs.get('family') or name}:1"),
         "revision": 1,
     },
+    "aws:scheduler/scheduleGroup:ScheduleGroup": _arn("scheduler", "schedule-group/"),
+    "aws:scheduler/schedule:Schedule": _arn("scheduler", "schedule/"),
     "aws:acm/certificate:Certificate": _certificate,
     "aws:s3/bucket:Bucket": _bucket,
     "aws:route53/record:Record": lambda name, inputs: {"fqdn": inputs.get("name", name)},

@@ -12,6 +12,8 @@ from components.metrics import Metric
 
 GIB = 2**30
 MIB = 2**20
+# A run itself takes some minutes, and its start may be retried for an hour.
+RECONCILE_LATE_HOURS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class Service:
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmsArgs:
-    """`load_balancer`: the dimensions of its metrics."""
+    """`load_balancer`: the dimensions of its metrics. `reconcile_hours`: 0 where no comparison is scheduled."""
 
     topic_arn: pulumi.Input[str]
     queue_name: pulumi.Input[str]
@@ -33,6 +35,7 @@ class AlarmsArgs:
     load_balancer: Mapping[str, pulumi.Output[str]]
     database_identifier: pulumi.Input[str]
     database_storage_gb: int
+    reconcile_hours: int
     services: Mapping[str, Service]
 
 
@@ -80,6 +83,27 @@ class Alarms(pulumi.ComponentResource):
             minutes=5,
         )
         self._alarm("emu-errors", "Emu meets error after error", metrics.EMU_ERRORS, above=10, minutes=5)
+
+        if args.reconcile_hours:
+            self._reconcile(args.reconcile_hours)
+
+    def _reconcile(self, hours: int) -> None:
+        self._alarm(
+            "drift",
+            "Table and index were out of step: docs/operate.md says what to look at, also where it was repaired",
+            metrics.DRIFT,
+            above=0,
+            minutes=1,
+        )
+        self._alarm(
+            "reconcile-absent",
+            "No comparison of tables and index has ended in time: it fails, takes too long, or is not started",
+            metrics.RECONCILED,
+            below=1,
+            minutes=(hours + RECONCILE_LATE_HOURS) * 60,
+            period_minutes=60,
+            missing="breaching",
+        )
 
     def _searches(self, args: AlarmsArgs) -> None:
         whole = {"LoadBalancer": args.load_balancer["LoadBalancer"]}
@@ -168,8 +192,9 @@ class Alarms(pulumi.ComponentResource):
         above: float | None = None,
         below: float | None = None,
         missing: Literal["notBreaching", "breaching"] = "notBreaching",
+        period_minutes: int = 1,
     ) -> None:
-        """`minutes` in a row above or below the bound raise the alarm."""
+        """`minutes` in a row above or below the bound raise the alarm, looked at by periods."""
         percentile = metric.statistic.startswith("p")
         aws.cloudwatch.MetricAlarm(
             f"{self._name}-{name}",
@@ -179,8 +204,8 @@ class Alarms(pulumi.ComponentResource):
             dimensions=dict(metric.dimensions),
             statistic=None if percentile else metric.statistic,
             extended_statistic=metric.statistic if percentile else None,
-            period=60,
-            evaluation_periods=minutes,
+            period=period_minutes * 60,
+            evaluation_periods=minutes // period_minutes,
             comparison_operator="LessThanThreshold" if above is None else "GreaterThanThreshold",
             threshold=below if above is None else above,
             treat_missing_data=missing,

@@ -186,6 +186,13 @@ class Scaling(Section):
     max_age_seconds: int = Field(default=60, ge=30, description="A change that waits longer brings another task")
 
 
+class Reconcile(Section):
+    hours: int = Field(
+        default=24, ge=0, le=144, description="Hours from one comparison of tables and index to the next; 0: never"
+    )
+    repair: bool = Field(default=True, description="Mend what has drifted, and not only tell of it")
+
+
 class Index(Section):
     name: str = Field(
         default="",
@@ -212,6 +219,7 @@ class StackConfig(Section):
     emu: ServiceSize = ServiceSize(cpu=512, max_tasks=4)
     frontend: ServiceSize = ServiceSize()
     scaling: Scaling = Scaling()
+    reconcile: Reconcile = Reconcile()
     index: Index = Index()
     deletion_protection: bool = Field(
         default=True, description="Database, load balancer and index refuse to be deleted"

@@ -76,6 +76,10 @@ def _changes(watched: Watched) -> list[list[Graph]]:
                     ),
                 ],
             ),
+            (
+                "Drift: rows and vectors out of step",
+                [metrics.DRIFT.widget(label="found"), metrics.RECONCILED.widget(label="comparisons that ended")],
+            ),
         ],
     ]
 

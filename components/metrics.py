@@ -49,6 +49,8 @@ def load_balancer(dimensions: Mapping[str, pulumi.Input[str]], name: str, statis
 # Pelican reports the whole outbox, every Pelican the same one: the greatest report is the one to believe.
 OUTBOX_KEYS = own("pelican", "OutboxKeys", "Maximum")
 OUTBOX_AGE_SECONDS = own("pelican", "OutboxOldestSeconds", "Maximum")
+DRIFT = own("pelican", "Drift", "Maximum")
+RECONCILED = own("pelican", "ReconcileFinished", "Sum")
 FRESHNESS_P50 = own("emu", "FreshnessP50", "Average")
 FRESHNESS_P99 = own("emu", "FreshnessP99", "Maximum")
 ROWS_UPSERTED = own("emu", "RowsUpserted", "Sum")

@@ -3,7 +3,8 @@
     allowed addresses ──80, 443──► load balancer ──8000──► frontend ──┐
                                                                       ├──5432──► database
                                                           Pelican ────┘
-    frontend, Pelican, Emu ──443──► AWS and Pinecone (private endpoints where there are any)
+    reconcile ──5432──► database
+    frontend, Pelican, Emu, reconcile ──443──► AWS and Pinecone (private endpoints where there are any)
 
 Nothing else comes in anywhere, and the database reaches nobody.
 """
@@ -41,6 +42,7 @@ class SecurityGroups(pulumi.ComponentResource):
     frontend: pulumi.Output[str]
     pelican: pulumi.Output[str]
     emu: pulumi.Output[str]
+    reconcile: pulumi.Output[str]
     database: pulumi.Output[str]
     endpoints: pulumi.Output[str] | None
 
@@ -52,6 +54,7 @@ class SecurityGroups(pulumi.ComponentResource):
         self.frontend = self._group("frontend", args, "Frontend tasks")
         self.pelican = self._group("pelican", args, "Pelican tasks")
         self.emu = self._group("emu", args, "Emu tasks")
+        self.reconcile = self._group("reconcile", args, "Scheduled tasks that compare table and index")
         self.database = self._group("database", args, "Postgres")
         self.endpoints = self._group("endpoints", args, "Private endpoints") if args.endpoints else None
 
@@ -61,8 +64,14 @@ class SecurityGroups(pulumi.ComponentResource):
         self._link("load-balancer", self.load_balancer, "frontend", self.frontend, FRONTEND_PORT)
         self._link("frontend", self.frontend, "database", self.database, POSTGRES_PORT)
         self._link("pelican", self.pelican, "database", self.database, POSTGRES_PORT)
+        self._link("reconcile", self.reconcile, "database", self.database, POSTGRES_PORT)
 
-        for part, group in (("frontend", self.frontend), ("pelican", self.pelican), ("emu", self.emu)):
+        for part, group in (
+            ("frontend", self.frontend),
+            ("pelican", self.pelican),
+            ("emu", self.emu),
+            ("reconcile", self.reconcile),
+        ):
             if self.endpoints is not None:
                 self._link(part, group, "endpoints", self.endpoints, HTTPS_PORT)
             if part == "pelican" and set(args.endpoints) >= PELICAN_CALLS:
@@ -76,6 +85,7 @@ class SecurityGroups(pulumi.ComponentResource):
                 "frontend": self.frontend,
                 "pelican": self.pelican,
                 "emu": self.emu,
+                "reconcile": self.reconcile,
                 "database": self.database,
                 "endpoints": self.endpoints,
             }

@@ -60,13 +60,7 @@ class FargateService(pulumi.ComponentResource):
             network_configuration=aws.ecs.ServiceNetworkConfigurationArgs(
                 subnets=args.subnet_ids, security_groups=[args.security_group_id], assign_public_ip=False
             ),
-            load_balancers=[]
-            if args.target_group_arn is None
-            else [
-                aws.ecs.ServiceLoadBalancerArgs(
-                    target_group_arn=args.target_group_arn, container_name=container, container_port=args.task.port
-                )
-            ],
+            load_balancers=_behind(container, args),
             health_check_grace_period_seconds=None if args.target_group_arn is None else GRACE_SECONDS,
             deployment_minimum_healthy_percent=MINIMUM_HEALTHY_PERCENT,
             deployment_maximum_percent=MAXIMUM_PERCENT,
@@ -120,3 +114,15 @@ class FargateService(pulumi.ComponentResource):
                 )
             )
         return cluster, ready
+
+
+def _behind(container: str, args: FargateServiceArgs) -> list[aws.ecs.ServiceLoadBalancerArgs]:
+    if args.target_group_arn is None:
+        return []
+    if args.task.port is None:
+        raise ValueError(f"{container} is to stand behind a load balancer, but its task has no port; give it one")
+    return [
+        aws.ecs.ServiceLoadBalancerArgs(
+            target_group_arn=args.target_group_arn, container_name=container, container_port=args.task.port
+        )
+    ]

@@ -41,7 +41,7 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskArgs:
-    """`port` serves /healthz. `first` is a container that must end well before the main one starts. `statements` is
+    """`port` serves /healthz; a task that ends by itself has none. `first` is a container that must end well before the main one starts. `statements` is
     what the task itself may do in AWS; what ECS needs to start it comes by itself."""
 
     account: Account
@@ -49,7 +49,7 @@ class TaskArgs:
     repository_arn: pulumi.Input[str]
     cpu: int
     memory: int
-    port: int
+    port: int | None
     main: Container
     statements: Sequence[Statement]
     key_arn: pulumi.Input[str]
@@ -81,11 +81,12 @@ class Task(pulumi.ComponentResource):
         if args.first is not None:
             containers.append(self._definition(*args.first, essential=False))
             containers[0]["dependsOn"] = [{"containerName": args.first[0], "condition": "SUCCESS"}]
-        containers[0] |= {
-            "portMappings": [{"containerPort": args.port, "hostPort": args.port, "protocol": "tcp"}],
-            "healthCheck": {"command": ["CMD", *PROBE, f"http://127.0.0.1:{args.port}/healthz"], **HEALTH_CHECK},
-            "stopTimeout": STOP_SECONDS,
-        }
+        containers[0]["stopTimeout"] = STOP_SECONDS
+        if args.port is not None:
+            containers[0] |= {
+                "portMappings": [{"containerPort": args.port, "hostPort": args.port, "protocol": "tcp"}],
+                "healthCheck": {"command": ["CMD", *PROBE, f"http://127.0.0.1:{args.port}/healthz"], **HEALTH_CHECK},
+            }
         definition = aws.ecs.TaskDefinition(
             name,
             family=name,

@@ -123,12 +123,33 @@ class Workloads:
             ],
         )
 
+    def reconcile(
+        self, size: ServiceSize, image: pulumi.Input[str], repository: aws.ecr.Repository, *, repair: bool
+    ) -> TaskArgs:
+        """Table against index: it reads both and the depth of the queue; what it repairs goes by the outbox. Only vectors
+        that no row stands for are deleted by itself. Pelican's image and Pelican's user of the database."""
+        return self._task(
+            size,
+            image,
+            repository,
+            None,
+            main=Container(
+                command=("reconcile", "--log", *(["--repair"] if repair else [])),
+                environment=self._common() | self._postgres("aviary_pelican") | self._queues() | self._index(),
+                secrets=self._index_secrets(),
+            ),
+            statements=[
+                allow(["sqs:GetQueueAttributes"], [self.messaging.queue.arn]),
+                self._log_in("aviary_pelican"),
+            ],
+        )
+
     def _task(
         self,
         size: ServiceSize,
         image: pulumi.Input[str],
         repository: aws.ecr.Repository,
-        port: int,
+        port: int | None,
         *,
         main: Container,
         statements: list[Statement],

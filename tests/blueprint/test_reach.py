@@ -60,6 +60,8 @@ def test_all_links_of_dev(dev: Graph) -> None:
         "load-balancer 8000 frontend",
         "pelican 5432 database",
         "pelican 443 internet",
+        "reconcile 5432 database",
+        "reconcile 443 internet",
     ]
     assert found.half == ()
 

@@ -10,6 +10,7 @@ from tests.infra.engine import ACCOUNT, Graph, changed, statements, whole, with_
 ROLE_POLICY = "aws:iam/rolePolicy:RolePolicy"
 ROLE = "aws:iam/role:Role"
 REGION = "us-east-1"
+TASKS = ("pelican", "emu", "frontend", "reconcile")
 # The only wildcards there are: (policy, actions, resource). Each has its reason beside it in the component.
 WILDCARDS = {
     ("{service}-start", "ecr:GetAuthorizationToken", "*"),
@@ -37,12 +38,12 @@ def expected(stack: str) -> dict[str, list[dict[str, object]]]:
     key = arn("kms", f"key/key-{name}")
     queue, dlq = arn("sqs", f"{name}-changes.fifo"), arn("sqs", f"{name}-dlq.fifo")
 
-    def starting(service: str, *secrets: str) -> list[dict[str, object]]:
+    def starting(service: str, *secrets: str, image: str = "") -> list[dict[str, object]]:
         found = [
             allow(["ecr:GetAuthorizationToken"], "*"),
             allow(
                 ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-                arn("ecr", f"repository/{name}-{service}"),
+                arn("ecr", f"repository/{name}-{image or service}"),
             ),
             allow(
                 ["logs:CreateLogStream", "logs:PutLogEvents"], arn("logs", f"log-group:{name}-{service}:log-stream:*")
@@ -79,6 +80,28 @@ def expected(stack: str) -> dict[str, list[dict[str, object]]]:
         f"{name}-frontend": [
             allow(["sqs:GetQueueAttributes"], queue, dlq),
             allow(["rds-db:connect"], arn("rds-db", f"dbuser:DB-{name.upper()}/aviary_frontend")),
+        ],
+        f"{name}-reconcile": [
+            allow(["sqs:GetQueueAttributes"], queue),
+            allow(["rds-db:connect"], arn("rds-db", f"dbuser:DB-{name.upper()}/aviary_pelican")),
+        ],
+        f"{name}-reconcile-start": starting("reconcile", pinecone, image="pelican"),
+        f"{name}-reconcile-schedule": [
+            allow(
+                ["ecs:RunTask"],
+                arn("ecs", f"task-definition/{name}-reconcile:1"),
+                Condition={"ArnEquals": {"ecs:cluster": arn("ecs", f"cluster/{name}-pelican-1a2b3c4")}},
+            ),
+            allow(
+                ["iam:PassRole"],
+                *(f"arn:aws:iam::{ACCOUNT}:role/{name}-reconcile{what}-1a2b3c4" for what in ("-start", "")),
+                Condition={"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
+            ),
+            allow(
+                ["kms:Decrypt"],
+                key,
+                Condition={"StringEquals": {"kms:ViaService": f"scheduler.{REGION}.amazonaws.com"}},
+            ),
         ],
         f"{name}-pelican-start": starting("pelican", arn("secretsmanager", f"secret:rds!db-{name}-AbCdEf")),
         f"{name}-emu-start": starting("emu", pinecone),
@@ -122,7 +145,7 @@ def test_each_wildcard_in_a_role_is_one_of_the_listed(graph: Graph, stack: str) 
             ),
         )
         for policy, actions, resource in WILDCARDS
-        for service in ("pelican", "emu", "frontend")
+        for service in TASKS
     }
     for policy in graph.all(ROLE_POLICY):
         for statement in statements(policy.inputs["policy"]):
@@ -135,10 +158,15 @@ def test_each_wildcard_in_a_role_is_one_of_the_listed(graph: Graph, stack: str) 
 @pytest.mark.parametrize(
     ("suffix", "service", "source"),
     [
+        (
+            "reconcile-schedule",
+            "scheduler.amazonaws.com",
+            "arn:aws:scheduler:us-east-1:123456789012:schedule-group/aviary-{stack}-reconcile-1a2b3c4",
+        ),
         ("flow", "vpc-flow-logs.amazonaws.com", "arn:aws:ec2:us-east-1:123456789012:vpc-flow-log/*"),
         *[
             (role, "ecs-tasks.amazonaws.com", "arn:aws:ecs:us-east-1:123456789012:*")
-            for one in ("pelican", "emu", "frontend")
+            for one in TASKS
             for role in (one, f"{one}-start")
         ],
     ],
@@ -153,15 +181,15 @@ def test_each_role_is_assumed_by_one_service_for_this_account_only(suffix: str, 
                 "Action": "sts:AssumeRole",
                 "Condition": {
                     "StringEquals": {"aws:SourceAccount": ACCOUNT},
-                    "ArnLike": {"aws:SourceArn": source},
+                    "ArnLike": {"aws:SourceArn": source.format(stack=stack)},
                 },
             }
         ]
 
 
 def test_there_are_no_other_roles(graph: Graph, stack: str) -> None:
-    services = ("pelican", "emu", "frontend")
-    known = {f"aviary-{stack}-{role}" for one in services for role in (one, f"{one}-start")} | {f"aviary-{stack}-flow"}
+    known = {f"aviary-{stack}-{role}" for one in TASKS for role in (one, f"{one}-start")}
+    known |= {f"aviary-{stack}-flow", f"aviary-{stack}-reconcile-schedule"}
     known |= {"aviary-prod-monitoring"} if stack == "prod" else set()
     assert {role.name for role in graph.all(ROLE)} == known
 

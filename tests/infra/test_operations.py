@@ -114,6 +114,8 @@ def test_prod_tells_people_when_its_users_suffer_and_when_it_is_over() -> None:
         "outbox-age",
         "freshness",
         "emu-errors",
+        "drift",
+        "reconcile-absent",
         "server-errors",
         "no-answer",
         "slow",
@@ -125,6 +127,29 @@ def test_prod_tells_people_when_its_users_suffer_and_when_it_is_over() -> None:
     }
     for alarm in found.values():
         assert alarm.inputs["okActions"] == [topic]
+
+
+def test_any_drift_is_enough_for_an_alarm_and_so_is_a_comparison_that_does_not_end() -> None:
+    drift, absent = (alarms(whole("prod"))[name].inputs for name in ("drift", "reconcile-absent"))
+    assert (drift["metricName"], drift["comparisonOperator"], drift["threshold"]) == (
+        "Drift",
+        "GreaterThanThreshold",
+        0,
+    )
+    assert (drift["evaluationPeriods"], drift["treatMissingData"]) == (1, "notBreaching")
+    assert (absent["metricName"], absent["statistic"]) == ("ReconcileFinished", "Sum")
+    assert (absent["comparisonOperator"], absent["threshold"]) == ("LessThanThreshold", 1)
+    assert (absent["period"], absent["evaluationPeriods"], absent["treatMissingData"]) == (3600, 27, "breaching")
+
+
+def test_the_alarm_for_a_comparison_that_does_not_end_fits_what_cloudwatch_looks_back_on() -> None:
+    """https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/AlarmThatSendsEmail.html: seven days by the hour."""
+    absent = alarms(changed("prod", reconcileHours="144"))["reconcile-absent"].inputs
+    assert absent["period"] * absent["evaluationPeriods"] <= 7 * 24 * 3600
+
+
+def test_a_stack_that_never_compares_has_no_alarm_for_it() -> None:
+    assert not {"drift", "reconcile-absent"} & alarms(changed("prod", reconcileHours="0")).keys()
 
 
 def test_one_dead_letter_is_enough_for_an_alarm() -> None:
@@ -209,7 +234,7 @@ def test_the_dashboards_graphs_do_not_overlap_and_name_real_lines(graph: Graph) 
 
 
 def test_saved_questions_go_to_the_services_logs(graph: Graph, stack: str) -> None:
-    sources = " | ".join(f"SOURCE 'aviary-{stack}-{service}'" for service in SERVICES)
+    sources = " | ".join(f"SOURCE 'aviary-{stack}-{service}'" for service in (*SERVICES, "reconcile"))
     found = {widget["properties"]["title"]: widget["properties"]["query"] for widget in widgets(graph, "log")}
     assert found == {title: f"{sources} | {question}" for title, question in QUESTIONS.items()}
 
@@ -220,7 +245,7 @@ def test_saved_questions_are_in_the_consoles_own_list_too(stack: str) -> None:
         f"aviary-{stack}/{title}": question for title, question in QUESTIONS.items()
     }
     for one in found:
-        assert one.inputs["logGroupNames"] == [f"aviary-{stack}-{service}" for service in SERVICES]
+        assert one.inputs["logGroupNames"] == [f"aviary-{stack}-{service}" for service in (*SERVICES, "reconcile")]
 
 
 def test_only_the_rehearsed_files_leave_the_saved_queries_out() -> None:

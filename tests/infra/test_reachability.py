@@ -41,8 +41,12 @@ def edges(graph: Graph, stack: str) -> tuple[set[Edge], set[Edge]]:
     return incoming, outgoing
 
 
-LINKS = {Edge("load-balancer", "frontend", 8000), Edge("frontend", "database", 5432), Edge("pelican", "database", 5432)}
-WAY_OUT = {Edge(part, "0.0.0.0/0", 443) for part in ("frontend", "pelican", "emu")}
+TASKS = ("frontend", "pelican", "emu", "reconcile")
+LINKS = {
+    Edge("load-balancer", "frontend", 8000),
+    *(Edge(part, "database", 5432) for part in ("frontend", "pelican", "reconcile")),
+}
+WAY_OUT = {Edge(part, "0.0.0.0/0", 443) for part in TASKS}
 
 
 def test_dev_has_exactly_these_ways_in_and_out() -> None:
@@ -66,7 +70,7 @@ def test_only_allowed_addresses_reach_the_load_balancer() -> None:
 def test_with_private_endpoints_pelican_has_no_way_to_the_internet() -> None:
     graph = changed("dev", networkInterfaceEndpoints=ENDPOINTS)
     incoming, outgoing = edges(graph, "dev")
-    to_endpoints = {Edge(part, "endpoints", 443) for part in ("frontend", "pelican", "emu")}
+    to_endpoints = {Edge(part, "endpoints", 443) for part in TASKS}
     assert incoming == LINKS | to_endpoints | {Edge("0.0.0.0/0", "load-balancer", 80)}
     assert {edge for edge in outgoing if edge.source == "pelican"} == {
         Edge("pelican", "database", 5432),
