@@ -134,7 +134,8 @@ def reconcile(state: dict[str, Any], *options: str) -> dict[str, Any]:
         text = out.read()
     report = json.loads(text) if text else {}
     (source,) = report.get("sources") or [{}]
-    source.pop("examples", None)
+    for known in ("examples", "seconds", "source"):
+        source.pop(known, None)
     return {
         "status": process.returncode,
         "seconds": round(seconds, 1),

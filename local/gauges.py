@@ -23,7 +23,8 @@ PASSING = (psycopg.Error, BotoCoreError, ClientError, PineconeError, OSError)
 
 
 class SourceReading(NamedTuple):
-    """One watched table. `outbox`: changes captured and not yet sent; `backfilling`: more of them will come."""
+    """One watched table. `outbox`: changes captured and not yet sent; `backfilling`: more of them will come, all of them
+    sent in about `backfill_seconds_left` (None: nobody can tell)."""
 
     name: str
     table: str
@@ -31,6 +32,7 @@ class SourceReading(NamedTuple):
     vectors: int
     outbox: int
     backfilling: bool
+    backfill_seconds_left: float | None = None
     other: "OtherPlace | None" = None
 
 
@@ -157,13 +159,14 @@ class Gauges:
             "SELECT s.name, s.schema_name, s.table_name, s.index_host, s.namespace,"
             " (SELECT coalesce(sum(cardinality(o.keys)), 0) FROM sync.outbox o WHERE o.source_id = s.id),"
             " EXISTS (SELECT FROM sync.backfill b WHERE b.source_id = s.id AND b.finished_at IS NULL)"
-            " OR EXISTS (SELECT FROM sync.reindex r WHERE r.source_id = s.id AND r.finished_at IS NULL)"
-            " FROM sync.source s ORDER BY s.id"
+            " OR EXISTS (SELECT FROM sync.reindex r WHERE r.source_id = s.id AND r.finished_at IS NULL),"
+            " t.backfill_seconds_left"
+            " FROM sync.source s JOIN sync.status t ON t.source_id = s.id ORDER BY s.id"
         ).fetchall()
         readings = []
-        for name, schema, table, host, namespace, outbox, backfilling in sources:
+        for name, schema, table, host, namespace, outbox, backfilling, left in sources:
             row = database.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))).fetchone()
-            reading = SourceReading(name, f"{schema}.{table}", row[0] if row else 0, 0, int(outbox), backfilling)
+            reading = SourceReading(name, f"{schema}.{table}", row[0] if row else 0, 0, int(outbox), backfilling, left)
             readings.append((reading, (host, namespace)))
         return readings
 

@@ -83,6 +83,8 @@ def _show(console: Console, folder: Folder, report: dict[str, Any]) -> None:
     sources = Table("source", "table", "rows", "vectors", "waiting", box=None, pad_edge=False)
     for source in report["sources"]:
         waiting = f"{source['outbox']:,}" + (" and a backfill" if source["backfilling"] else "")
+        if source["backfill_seconds_left"] is not None:
+            waiting += f", sent in about {source['backfill_seconds_left']:,.0f} s"
         sources.add_row(source["name"], source["table"], f"{source['rows']:,}", f"{source['vectors']:,}", waiting)
     console.print(sources)
     for source in report["sources"]:

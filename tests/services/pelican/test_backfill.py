@@ -1,7 +1,11 @@
 """Backfill: every row once, in order of the key, resumable, throttled, and no harm to writes that go on."""
 
 import datetime
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -178,7 +182,10 @@ def test_the_command_waits_until_pelican_has_sent_it(store: Store, pelican: Peli
         chosen = [source_named(connection, "products")]
         backfill.request(connection, chosen, restart=False)
         backfill.run(connection, chosen, 10**6, wait=True, report=report, pause=lambda _: None)
-    assert [(step.enqueued, step.waiting, step.finished) for step in steps] == [(50, 50, True), (50, 0, True)]
+    assert [(step.enqueued, step.waiting, step.finished, step.sent) for step in steps] == [
+        (50, 50, True, 0),
+        (50, 0, True, 50),
+    ]
     assert len(memory.changes()) == 50
 
 
@@ -227,3 +234,84 @@ def test_status_of_a_huge_backlog_is_an_estimate(store: Store) -> None:
     assert row[2]
     assert 10_000 <= row[0] <= 45_000
     assert row[1] == 2 * row[0]
+
+
+def test_how_long_it_will_take_follows_from_what_was_sent_so_far(store: Store) -> None:
+    store.execute(
+        "INSERT INTO sync.backfill (source_id, enqueued, total, started_at) "
+        "VALUES (1, 3000, 10000, clock_timestamp() - interval '10 s')"
+    )
+    left = "SELECT backfill_seconds_left FROM sync.status"
+    assert 23 < store.value(left) < 24  # 7,000 of 10,000 left after 3,000 in 10 s
+    store.execute("INSERT INTO sync.outbox (source_id, shard, lane, keys, key_count) VALUES (1, 0, 1, '{a}', 1000)")
+    assert 40 < store.value(left) < 41  # only 2,000 of them have left the outbox
+    assert "all sent in about 4" in command(store, "sources").stdout
+    store.execute("UPDATE sync.backfill SET enqueued = 10000, finished_at = clock_timestamp()")
+    assert store.value(left) is not None
+    store.execute("DELETE FROM sync.outbox")
+    assert store.value(left) is None
+    store.execute("UPDATE sync.backfill SET enqueued = 0, finished_at = NULL")
+    assert store.value(left) is None, "nothing was sent, so nobody can tell"
+
+
+def test_the_command_tells_how_far_it_is(store: Store, monkeypatch: pytest.MonkeyPatch, pelican: Pelican) -> None:
+    store.add_products(50)
+    store.captured()
+    monkeypatch.setattr(backfill, "PAUSE_SECONDS", 0.0)
+    run = backfill.run
+
+    def shipping(*arguments: Any, report: Any, **options: Any) -> None:
+        def reported(progress: Progress) -> None:
+            report(progress)
+            pelican.worker().run_until_idle()
+
+        run(*arguments, report=reported, **options)
+
+    monkeypatch.setattr(backfill, "run", shipping)
+    done = command(store, "backfill", "--wait")
+    assert done.stderr.splitlines() == [
+        "products: from the start",
+        "0 of 50 keys sent",
+        "50 of 50 keys sent",
+    ]
+
+
+HOLD = """
+CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.enqueued >= (SELECT last_value FROM public.held) THEN PERFORM pg_advisory_lock(42); END IF;
+  RETURN NEW;
+END $$;
+CREATE SEQUENCE held;
+GRANT SELECT ON SEQUENCE held TO aviary_pelican;
+CREATE TRIGGER hold BEFORE UPDATE ON sync.backfill FOR EACH ROW EXECUTE FUNCTION hold()"""
+HELD = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+
+
+def test_a_process_killed_in_the_middle_of_any_page_loses_and_repeats_nothing(store: Store, tmp_path: Path) -> None:
+    """SIGKILL with a page's keys written and not committed, at the first page, the second and the last."""
+    rows = 2 * backfill.PAGE_KEYS + 10
+    store.add_products(rows)
+    store.captured()
+    source = "SELECT count(*), md5(string_agg(xmin::text || ctid::text, ',' ORDER BY id)) FROM products"
+    before = store.execute(source)
+    store.execute(HOLD)
+    command_line = [sys.executable, "-m", "pelican", "backfill"]
+    environment = {**os.environ, "AVIARY_POSTGRES_DSN": store.dsn("aviary_pelican")}
+    with store.connect() as holder, (tmp_path / "log").open("wb") as log:
+        holder.execute("SELECT pg_advisory_lock(42)")
+        for page in (1, 2, 3):
+            store.execute("SELECT setval('held', %s)", (min(page * backfill.PAGE_KEYS, rows),))
+            process = subprocess.Popen(command_line, env=environment, stdout=log, stderr=log)
+            try:
+                wait_until(lambda: store.execute(HELD), "it is in the middle of the page")
+            finally:
+                process.kill()
+                process.wait(10)
+            for (pid,) in store.execute(HELD):
+                store.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            wait_until(lambda: not store.execute(HELD), "its transaction has ended")
+            assert store.value("SELECT enqueued FROM sync.backfill") == (page - 1) * backfill.PAGE_KEYS
+    assert subprocess.run(command_line, env=environment, timeout=60, check=False, capture_output=True).returncode == 0
+    assert sorted(int(row[0]) for row in store.execute(ENQUEUED)) == list(range(1, rows + 1))
+    assert store.execute(source) == before, "no row of the table was touched"

@@ -125,18 +125,25 @@ def _page_query(
 
 
 class Progress(NamedTuple):
-    """Of all backfills asked for: keys enqueued of about `total`, keys waiting in the lane, and whether all pages are
-    enqueued."""
+    """Of all backfills asked for: keys enqueued of about `total`, keys waiting in the lane, whether all pages are
+    enqueued, and how many seconds the last of them will take (None: nobody can tell yet, or nothing is left)."""
 
     enqueued: int
     total: int
     waiting: int
     finished: bool
+    seconds_left: float | None = None
+
+    @property
+    def sent(self) -> int:
+        """Keys that the queue has taken."""
+        return max(0, self.enqueued - self.waiting)
 
 
 _PROGRESS = """
 SELECT coalesce(sum(backfill_enqueued), 0), coalesce(sum(greatest(backfill_total, backfill_enqueued)), 0),
-       coalesce(sum(backfill_keys), 0), coalesce(bool_and(backfill_finished_at IS NOT NULL), true)
+       coalesce(sum(backfill_keys), 0), coalesce(bool_and(backfill_finished_at IS NOT NULL), true),
+       max(backfill_seconds_left)
 FROM sync.status WHERE source_id = ANY (%s)"""
 
 
@@ -168,8 +175,9 @@ def run(
     ids = [source.id for source in sources]
     while True:
         page = turn_page(connection, outbox_limit, only=ids)
-        enqueued, total, waiting, finished = connection.execute(_PROGRESS, (ids,)).fetchone() or (0, 0, 0, True)
-        report(Progress(int(enqueued), int(total), int(waiting), bool(finished)))
+        row = connection.execute(_PROGRESS, (ids,)).fetchone() or (0, 0, 0, True, None)
+        enqueued, total, waiting, finished, left = row
+        report(Progress(int(enqueued), int(total), int(waiting), bool(finished), left))
         if finished and not (wait and waiting):
             return
         if page is None or not page.keys:

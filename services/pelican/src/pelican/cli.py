@@ -247,33 +247,29 @@ class _Reporter:
     """One line that is written over on a terminal, and one line every ten seconds elsewhere."""
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._first: int | None = None
         self._due = 0.0
         self._live = sys.stderr.isatty()
 
     def report(self, progress: backfill.Progress) -> None:
         now = time.monotonic()
-        self._first = progress.enqueued if self._first is None else self._first
-        if now < self._due and not progress.finished:
+        is_last = progress.finished and not progress.waiting
+        if now < self._due and not is_last:
             return
         self._due = now + (0.2 if self._live else 10.0)
-        rate = (progress.enqueued - self._first) / max(now - self._started, 0.001)
-        left = (progress.total - progress.enqueued) / rate if rate else 0.0
-        line = f"{progress.enqueued:,} of {progress.total:,} keys enqueued, {rate:,.0f}/s, {left:,.0f} s left"
-        if progress.finished:
-            line = f"{progress.enqueued:,} keys enqueued, {progress.waiting:,} not sent yet"
-        print(f"\r\x1b[K{line}" if self._live else line, end="" if self._live else "\n", file=sys.stderr, flush=True)
+        left = "" if progress.seconds_left is None else f", about {progress.seconds_left:,.0f} s left"
+        line = f"{progress.sent:,} of {max(progress.total, progress.enqueued):,} keys sent{left}"
+        end = "\n" if is_last or not self._live else ""
+        print(f"\r\x1b[K{line}" if self._live else line, end=end, file=sys.stderr, flush=True)
 
 
 def _sources(_: argparse.Namespace) -> int:
     with _connect() as connection:
         states = connection.execute(
             "SELECT name, live_keys, backfill_keys, oldest_enqueued_at, backfill_enqueued, backfill_total, "
-            "backfill_finished_at FROM sync.status"
+            "backfill_finished_at, backfill_seconds_left FROM sync.status"
         ).fetchall()
         known = {source.name: source for source in sources(connection)}
-        for name, live, filling, oldest, enqueued, total, finished in states:
+        for name, live, filling, oldest, enqueued, total, finished, left in states:
             source = known[name]
             print(f"{name}: {source.schema}.{source.table} by ({', '.join(source.key_columns)})")
             print(f"  text      {source.text_template!r}")
@@ -284,6 +280,7 @@ def _sources(_: argparse.Namespace) -> int:
             print(f"  waiting   {waiting}")
             if enqueued is not None:
                 done = f"finished {finished:%F %T %Z}" if finished else "under way"
+                done += "" if left is None else f", all sent in about {left:,.0f} s"
                 print(f"  backfill  {enqueued:,} of about {max(total, enqueued):,} keys enqueued, {done}")
             if trouble := tables.trouble(connection, source):
                 print(f"  TROUBLE   {trouble}")
