@@ -6,6 +6,10 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Everything that is measured, recorded or installed for it; never in the repository.
+BUILD = REPOSITORY / "build" / "bench-data"
+
 
 def describe() -> dict[str, object]:
     """The hardware and the load at the start: a number without them says nothing."""

@@ -236,7 +236,7 @@ def create_queues(journal: Journal | None) -> None:
         journal.load(queue)
 
 
-class _Handler(MotoRequestHandler):
+class Handler(MotoRequestHandler):
     # Headers and body are two writes; without this the second one waits for the peer's delayed acknowledgement.
     disable_nagle_algorithm = True
 
@@ -287,7 +287,7 @@ def main() -> None:
     if options.allow_faults:
         backend: Any = sqs_backends[DEFAULT_ACCOUNT_ID][REGION]
         application = Faults(application, backend.end_leases)
-    server = make_server("127.0.0.1", options.port, application, threaded=True, request_handler=_Handler)
+    server = make_server("127.0.0.1", options.port, application, threaded=True, request_handler=Handler)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     server.serve_forever()
 

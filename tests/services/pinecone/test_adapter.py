@@ -3,7 +3,6 @@
 import gc
 import ssl
 import warnings
-from typing import Any
 
 import httpx
 import numpy as np
@@ -16,14 +15,15 @@ from pinecone._internal.vector_factory import VectorFactory
 from pinecone.errors import NotFoundError, PineconeValueError, ServiceError, UnauthorizedError
 
 from aviary import index as adapter
-from aviary.index import PineconeIndex, Record, fetch_requests, is_index_host, upsert_requests
+from aviary.index import PineconeIndex, Record, fetch_requests, is_index_host, to_sdk, upsert_requests
 from tests.services.pinecone.process import PineconeTestIndex
 from tests.services.pinecone.samples import DIMENSION, records, unit_vectors
 
 
-def encoded_by_the_sdk(request: list[dict[str, Any]]) -> bytes:
+def encoded_by_the_sdk(request: list[Record]) -> bytes:
     """What really goes over the wire."""
-    return _encode_json({"vectors": [_vector_to_dict(VectorFactory.build(r)) for r in request], "namespace": "n" * 512})
+    built = [_vector_to_dict(VectorFactory.build(to_sdk(record))) for record in request]
+    return _encode_json({"vectors": built, "namespace": "n" * 512})
 
 
 def test_what_is_written_can_be_fetched_queried_found_counted_listed_and_deleted(index: PineconeIndex) -> None:
@@ -103,7 +103,7 @@ def test_no_upsert_request_is_above_the_limits_and_none_could_take_the_next_reco
     values = unit_vectors(1)[0]
     given_records = [Record("i" * id_chars, values, {"text": "é" * (size // 2)}) for size in sizes]
     requests = list(upsert_requests(given_records))
-    assert [len(r["metadata"]["text"]) for request in requests for r in request] == [size // 2 for size in sizes]
+    assert [len(str(r.metadata["text"])) for request in requests for r in request] == [size // 2 for size in sizes]
     bodies = [len(encoded_by_the_sdk(request)) for request in requests]
     assert max(bodies) <= adapter.MAX_UPSERT_BYTES
     heaviest = 45_000 + id_chars + 512

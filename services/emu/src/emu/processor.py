@@ -282,12 +282,11 @@ class Processor:
         unit.settle(task)
 
 
-def _requests(upserts: Sequence[Upsert]) -> Iterator[Sequence[Upsert]]:
+def _requests(upserts: Sequence[Upsert]) -> Iterator[list[Upsert]]:
     """The upserts in runs that the index sends as one request each, so that the lease is looked at before each."""
-    start = 0
+    rest = iter(upserts)
     for request in upsert_requests(upsert.record for upsert in upserts):
-        yield upserts[start : start + len(request)]
-        start += len(request)
+        yield [next(rest)._replace(record=record) for record in request]
 
 
 def _version(record: Record) -> float:
