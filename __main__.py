@@ -26,7 +26,7 @@ from components.schedule import ScheduledTask, ScheduledTaskArgs
 from components.secrets import Secrets, SecretsArgs
 from components.security_groups import SecurityGroups, SecurityGroupsArgs
 from components.service import FargateService, FargateServiceArgs
-from components.task import TaskArgs
+from components.task import Task, TaskArgs
 from components.vector_index import VectorIndex, VectorIndexArgs
 from components.workloads import SERVICES, Workloads
 
@@ -35,6 +35,8 @@ DIMENSION = 384
 METRIC = "cosine"
 # A page of rows and vectors at a time needs little, whatever the table's size.
 RECONCILE_SIZE = ServiceSize(cpu=256, memory=512)
+
+OPERATOR_SIZE = ServiceSize(cpu=256, memory=1024)
 
 config = config_reader.read()
 name = f"{pulumi.get_project()}-{pulumi.get_stack()}"
@@ -283,6 +285,13 @@ reconcile = (
     else None
 )
 
+# Nobody runs it by itself; behind reconcile's security group, which reaches database and Pinecone.
+operator = Task(
+    f"{name}-operator",
+    "operator",
+    workloads.operator(OPERATOR_SIZE, images.references["emu"], registry.repositories["emu"]),
+)
+
 running = {"pelican": pelican, "emu": emu, "frontend": frontend}
 watched = {
     service: Service(
@@ -333,6 +342,23 @@ pulumi.export("repository_urls", {s: r.repository_url for s, r in registry.repos
 pulumi.export("dashboard_url", observability.dashboard_url)
 pulumi.export("logs_dashboard_url", observability.logs_dashboard_url)
 pulumi.export("clusters", {service: one.cluster_name for service, one in running.items()})
+# As `aws ecs run-task --cli-input-json` takes it.
+pulumi.export(
+    "operator",
+    {
+        "cluster": emu.cluster_name,
+        "taskDefinition": operator.definition_arn,
+        "launchType": "FARGATE",
+        "networkConfiguration": {
+            "awsvpcConfiguration": {
+                "subnets": network.private_subnet_ids,
+                "securityGroups": [groups.reconcile],
+                "assignPublicIp": "DISABLED",
+            }
+        },
+    },
+)
+pulumi.export("operator_log_group", operator.log_group_name)
 pulumi.export("services", {service: one.service_name for service, one in running.items()})
 if certificate:
     pulumi.export("certificate_validation", certificate.validation)

@@ -144,6 +144,37 @@ class Workloads:
             ],
         )
 
+    def operator(self, size: ServiceSize, image: pulumi.Input[str], repository: aws.ecr.Repository) -> TaskArgs:
+        """What a person starts to look after dead letters: the only task that may delete them. Emu's image, and a user of
+        the database that may have rows sent again and read nothing."""
+        return self._task(
+            size,
+            image,
+            repository,
+            None,
+            main=Container(
+                # A task's output ends in its log: this prints ids and sources, no keys and no contents.
+                command=("dlq", "redrive", "--all", "--dry-run"),
+                environment=self._postgres("aviary_operator")
+                | self._index()
+                | {"AWS_REGION": self.account.region, "AVIARY_DLQ_URL": self.messaging.dlq.url},
+                secrets=self._index_secrets(),
+            ),
+            statements=[
+                allow(
+                    [
+                        "sqs:ChangeMessageVisibility",
+                        "sqs:DeleteMessage",
+                        "sqs:GetQueueAttributes",
+                        "sqs:ReceiveMessage",
+                    ],
+                    [self.messaging.dlq.arn],
+                ),
+                self._use_key("sqs"),
+                self._log_in("aviary_operator"),
+            ],
+        )
+
     def _task(
         self,
         size: ServiceSize,

@@ -10,7 +10,7 @@ from tests.infra.engine import ACCOUNT, Graph, changed, statements, whole, with_
 ROLE_POLICY = "aws:iam/rolePolicy:RolePolicy"
 ROLE = "aws:iam/role:Role"
 REGION = "us-east-1"
-TASKS = ("pelican", "emu", "frontend", "reconcile")
+TASKS = ("pelican", "emu", "frontend", "reconcile", "operator")
 # The only wildcards there are: (policy, actions, resource). Each has its reason beside it in the component.
 WILDCARDS = {
     ("{service}-start", "ecr:GetAuthorizationToken", "*"),
@@ -85,6 +85,15 @@ def expected(stack: str) -> dict[str, list[dict[str, object]]]:
             allow(["sqs:GetQueueAttributes"], queue),
             allow(["rds-db:connect"], arn("rds-db", f"dbuser:DB-{name.upper()}/aviary_pelican")),
         ],
+        f"{name}-operator": [
+            allow(
+                ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"],
+                dlq,
+            ),
+            allow(["kms:Decrypt", "kms:GenerateDataKey"], key, Condition=via("sqs")),
+            allow(["rds-db:connect"], arn("rds-db", f"dbuser:DB-{name.upper()}/aviary_operator")),
+        ],
+        f"{name}-operator-start": starting("operator", pinecone, image="emu"),
         f"{name}-reconcile-start": starting("reconcile", pinecone, image="pelican"),
         f"{name}-reconcile-schedule": [
             allow(

@@ -147,6 +147,8 @@ def test_what_a_user_needs_to_know_is_exported(graph: Graph, stack: str) -> None
         "dashboard_url",
         "logs_dashboard_url",
         "clusters",
+        "operator",
+        "operator_log_group",
         "services",
     }
     assert exports["database_address"] == f"aviary-{stack}.abcdefghijkl.us-east-1.rds.amazonaws.com"

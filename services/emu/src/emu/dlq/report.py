@@ -83,7 +83,8 @@ def details(seen: Seen) -> list[str]:
 def pretty(body: str) -> str:
     """A message's body, laid out when it is JSON."""
     try:
-        return orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2).decode()
+        lines = orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2).decode().split("\n")
+        return "\n".join(map(_plain, lines))
     except orjson.JSONDecodeError:
         return _plain(body)
 
