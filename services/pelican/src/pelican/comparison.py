@@ -22,8 +22,6 @@ HITS = 5
 # Several vectors may be of one row (chunks), and a row is not its own neighbour.
 DEPTH_FACTOR = 4
 FETCH_KEYS = 200
-# A row that was written a moment ago is on its way.
-SETTLE_SECONDS = 10.0
 LOOK_SECONDS = 0.3
 
 _COUNT = "SELECT count(*) FILTER (WHERE NOT ({blank})) FROM ONLY {table} r"
@@ -83,9 +81,10 @@ def compare(
     sample: int,
     queries: Mapping[str, frozenset[str]],
     embedder: Callable[[str], Embeds],
-    settle_seconds: float = SETTLE_SECONDS,
+    settle_seconds: float,
 ) -> Comparison:
-    """`queries`: right keys by query. `embedder` gives a model by its name, and is asked only where there are queries."""
+    """`queries`: right keys by query. `embedder` gives a model by its name, and is asked only where there are queries.
+    `settle_seconds`: a row that was written a moment ago is on its way; it counts as missing only after so long."""
     found = sample_rows(connection, [active.source, other.source], sample)
     late = [late_keys(connection, side, found, settle_seconds) for side in (active, other)]
     shares = overlaps(active, other, [key for key, _ in found])
@@ -122,7 +121,7 @@ class Short(NamedTuple):
     vectors: int
 
 
-def too_few(connection: psycopg.Connection[Any], side: Side, seconds: float = SETTLE_SECONDS) -> Short | None:
+def too_few(connection: psycopg.Connection[Any], side: Side, seconds: float) -> Short | None:
     """Whether the place holds fewer vectors than there are rows with text, also `seconds` later. Chunks are vectors too,
     so that None does not say that none is missing."""
     deadline = time.monotonic() + seconds

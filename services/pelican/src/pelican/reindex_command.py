@@ -30,6 +30,7 @@ from pelican.settings import ReindexSettings
 from pelican.watch import BUILDING, PREVIOUS, READY, source_named
 
 LOOK_SECONDS = 0.3
+SETTLE_SECONDS = 10.0
 SAMPLE = 200
 # Frontends look which place is the active one once a second.
 AFTER_SWITCH_SECONDS = 5.0
@@ -102,6 +103,7 @@ def compare(arguments: argparse.Namespace) -> int:
             sample=arguments.sample,
             queries=queries,
             embedder=lambda model: _embedder(settings, model),
+            settle_seconds=SETTLE_SECONDS,
         )
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(compared), indent=2).decode())
@@ -252,9 +254,10 @@ def _gaps(connection: psycopg.Connection[Any], indexes: Indexes, found: Progress
         sample=SAMPLE,
         queries={},
         embedder=lambda model: _embedder(_index_settings(), model),
+        settle_seconds=SETTLE_SECONDS,
     )
     other, gaps = compared.other, []
-    if short := too_few(connection, indexes.side(place)):
+    if short := too_few(connection, indexes.side(place), SETTLE_SECONDS):
         gaps.append(f"{short.rows:,} rows have text, and it holds {short.vectors:,} vectors; see the dead letters")
     if other.in_step < other.sampled:
         keys = ", ".join(map(repr, compared.missing))
