@@ -57,12 +57,14 @@ class Server:
     def __init__(
         self,
         settings: FrontendSettings,
-        index: VectorIndex,
-        load: Callable[[], TextEmbedder],
+        index: VectorIndex | Parts,
+        load: Callable[[], TextEmbedder] | None = None,
         *,
         wait_for_model: bool = True,
     ) -> None:
-        app = create_app(settings, Parts(index=index, load_embedder=load))
+        if not isinstance(index, Parts):
+            index = Parts(index=index, load_embedder=load or WordEmbedder)
+        app = create_app(settings, index)
         config = server_config(app, settings)
         self.services: Services = app.state.services
         self._server = uvicorn.Server(config)
