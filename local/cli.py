@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python -m local up --detach                 the same in the background; returns once all rows are searchable
   python -m local up --emus 2 --pelicans 2 --port 8080 --data-dir /tmp/second
   python -m local status                      processes, rows, vectors, queues
+  eval "$(python -m local env)"               then `python -m pelican reindex status` and the like reach this stack
   python -m local load shop.csv --map name=Title --map sku="Item no."
   python -m local down                        stop what runs in the background; the data stays
   python -m local reset                       stop it and delete its data
@@ -31,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|load|reset")
-    for add in (_add_up, _add_down, _add_status, _add_load, _add_reset):
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|env|load|reset")
+    for add in (_add_up, _add_down, _add_status, _add_env, _add_load, _add_reset):
         add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -57,6 +58,14 @@ def _add_up(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="N",
         help=f"products to make at the first start (default {DEFAULT_ROWS:,})",
     )
+    parser.add_argument(
+        "--model",
+        action="append",
+        type=_model,
+        default=[],
+        metavar="NAME=DIR",
+        help="a further embedding model that a source may be reindexed with (may be given again)",
+    )
     parser.add_argument("--no-catalogue", action="store_true", help="leave the products table empty")
     parser.add_argument("--events-fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, default=psutil.Process().create_time(), help=argparse.SUPPRESS)
@@ -69,6 +78,10 @@ def _add_down(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "status", "what runs, and how far behind it is", _status)
     parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_env(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    _command(commands, "env", "the settings by which commands of the services reach what runs, for a shell", _env)
 
 
 def _add_load(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -129,7 +142,7 @@ def _up(options: argparse.Namespace) -> int:
 
     wanted = Options(
         folder=folder,
-        plan=Plan(options.pelicans, options.emus, options.port),
+        plan=Plan(options.pelicans, options.emus, options.port, tuple(options.model)),
         rows=options.rows,
         catalogue=not options.no_catalogue,
         began=options.began,
@@ -144,7 +157,8 @@ def _again(options: argparse.Namespace, folder: Folder) -> list[str]:
     values = {"--data-dir": folder.path, "--pelicans": options.pelicans, "--emus": options.emus, "--port": options.port}
     values |= {"--rows": options.rows, "--began": options.began}
     flags = ["--no-catalogue"] if options.no_catalogue else []
-    return flags + [f"{name}={value}" for name, value in values.items()]
+    models = [f"--model={model}" for model in options.model]
+    return flags + models + [f"{name}={value}" for name, value in values.items()]
 
 
 def _down(options: argparse.Namespace) -> int:
@@ -157,6 +171,12 @@ def _status(options: argparse.Namespace) -> int:
     from local.status import status  # noqa: PLC0415
 
     return status(Folder(options.data_dir), as_json=options.json)
+
+
+def _env(options: argparse.Namespace) -> int:
+    from local.status import environment  # noqa: PLC0415
+
+    return environment(Folder(options.data_dir))
 
 
 def _load(options: argparse.Namespace) -> int:
@@ -180,6 +200,13 @@ def _number(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def _model(text: str) -> str:
+    name, equals, folder = text.partition("=")
+    if not equals or not name or not (Path(folder) / "model.safetensors").is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR with a model.safetensors in the folder DIR")
+    return f"{name}={Path(folder).resolve()}"
 
 
 def _mapping(text: str) -> tuple[str, str]:

@@ -42,11 +42,12 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Plan(NamedTuple):
-    """How many of what, and where."""
+    """How many of what, and where; and further embedding models, NAME=FOLDER."""
 
     pelicans: int
     emus: int
     port: int
+    models: tuple[str, ...] = ()
 
 
 class Stack:
@@ -89,6 +90,7 @@ class Stack:
             "pinecone_api_key": API_KEY,
             "index": INDEX,
             "index_host": f"{self.control_host}/_ix/{INDEX}",
+            "models": ",".join(self.plan.models),
             "frontend_url": self.frontend_url,
             "health_urls": {name: f"http://127.0.0.1:{self.ports[name]}" for name in (*self.pelicans, *self.emus)},
         }
@@ -249,25 +251,8 @@ class Stack:
 
     def _environment(self, role: str | None) -> dict[str, str]:
         """What a service gets in its task on AWS, with our endpoints: nothing of a person's own account."""
-        state = self.state()
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(NOT_INHERITED)}
-        ours = {
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_REGION": REGION,
-            "AWS_ENDPOINT_URL_SQS": state["sqs_endpoint"],
-            "AWS_ENDPOINT_URL_SNS": state["sqs_endpoint"],
-            "PINECONE_API_KEY": API_KEY,
-            "AVIARY_QUEUE_URL": state["queue_url"],
-            "AVIARY_DLQ_URL": state["dlq_url"],
-            "AVIARY_TOPIC_ARN": state["topic_arn"],
-            "AVIARY_INDEX_HOST": state["index_host"],
-            "AVIARY_HEALTH_HOST": "127.0.0.1",
-            "AVIARY_HTTP_HOST": "127.0.0.1",
-        }
+        ours = endpoints(self.state())
         if role is not None:
             ours["AVIARY_POSTGRES_DSN"] = self.postgres.dsn(user=role)
         return {**inherited, **ours}
@@ -288,6 +273,28 @@ class Stack:
             journal.rename(journal.with_suffix(".broken"))
             for name in ("-wal", "-shm"):
                 journal.with_name(journal.name + name).unlink(missing_ok=True)
+
+
+def endpoints(state: dict[str, Any]) -> dict[str, str]:
+    """The environment by which a program reaches the stack that state.json describes, but for Postgres."""
+    return {
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_REGION": REGION,
+        "AWS_ENDPOINT_URL_SQS": state["sqs_endpoint"],
+        "AWS_ENDPOINT_URL_SNS": state["sqs_endpoint"],
+        "PINECONE_API_KEY": API_KEY,
+        "AVIARY_QUEUE_URL": state["queue_url"],
+        "AVIARY_DLQ_URL": state["dlq_url"],
+        "AVIARY_TOPIC_ARN": state["topic_arn"],
+        "AVIARY_INDEX_HOST": state["index_host"],
+        "AVIARY_MODELS": state["models"],
+        "AVIARY_HEALTH_HOST": "127.0.0.1",
+        "AVIARY_HTTP_HOST": "127.0.0.1",
+    }
 
 
 def answers(url: str) -> bool:

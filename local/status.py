@@ -1,5 +1,7 @@
 """`status`: what runs, what it needs, and how far behind it is."""
 
+import shlex
+import sys
 import time
 from typing import Any
 
@@ -10,6 +12,7 @@ from rich.table import Table
 
 from local.folder import Folder
 from local.gauges import PASSING, Gauges, Reading
+from local.stack import endpoints
 
 MEGABYTE = 10**6
 
@@ -23,6 +26,16 @@ def status(folder: Folder, *, as_json: bool) -> int:
     else:
         _show(Console(highlight=False, soft_wrap=True), folder, report)
     return 0 if pid is not None else 1
+
+
+def environment(folder: Folder) -> int:
+    """Print the settings of the owner's commands as a shell sets them; 1 when nothing runs on the folder."""
+    if folder.running_pid() is None or not (state := folder.state()):
+        print(f"nothing runs on {folder.path}; start it with `python -m local up`", file=sys.stderr)
+        return 1
+    for name, value in {**endpoints(state), "AVIARY_POSTGRES_DSN": state["postgres_dsn"]}.items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
 
 
 def _report(folder: Folder, pid: int | None) -> dict[str, Any]:
