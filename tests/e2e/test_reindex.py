@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,6 @@ import pytest
 from aviary.index import PineconeIndex
 from aviary.source import Source, render, vector_id
 from local.ports import free_port
-from local.stack import endpoints
 from pelican import reindex
 from pelican.watch import source_named
 from tests.services.models import cut_model
@@ -56,8 +56,15 @@ class Operator:
     """Somebody at a terminal, whose commands may be killed."""
 
     def __init__(self, state: dict[str, Any]) -> None:
-        self._environment = {**os.environ, **endpoints(state), "AVIARY_POSTGRES_DSN": state["postgres_dsn"]}
         self._folder = Path(state["folder"])
+        shell = subprocess.run(
+            [sys.executable, "-m", "local", "env", "--data-dir", state["folder"]],
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        words = [shlex.split(line)[1] for line in shell.stdout.splitlines()]
+        self._environment = {**os.environ, **dict(word.split("=", 1) for word in words)}
         self._connection = psycopg.connect(state["postgres_dsn"], autocommit=True)
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:

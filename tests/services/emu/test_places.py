@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,11 +40,11 @@ class Reversed(HashEmbedder):
 class Opened:
     """What an Emu asked for."""
 
-    def __init__(self, bench: Bench, second: PineconeIndex | None = None) -> None:
+    def __init__(self, bench: Bench, second: PineconeIndex | None = None, **fields: Any) -> None:
         self.hosts: list[str] = []
         self.models: list[str] = []
         self._second = second
-        self.settings = bench.settings(models={SMALL: "/models/small"})
+        self.settings = bench.settings(models={SMALL: "/models/small"}, **fields)
         self._queue = SqsQueue(bench.queues.client, self.settings.queue_url, self.settings.dlq_url)
         self._index = bench.index
 
@@ -112,6 +113,17 @@ def test_an_index_that_is_neither_pinecones_nor_ours_gets_no_api_key(bench: Benc
     assert repr(host) in letter.reason
     assert letter.body, "the message itself is kept"
     assert bench.stored() == {"b": 1}
+
+
+def test_messages_for_an_index_that_is_gone_for_good_hold_nobody_back(bench: Bench) -> None:
+    gone = f"{bench.pinecone.host}-gone"
+    bench.send(batch(upsert("a", 1), index_host=gone), batch(upsert("b", 1)))
+    opened = Opened(bench, abandoned_indexes=f"https://x.svc.pinecone.io, {gone}")
+    opened.work()
+    assert opened.hosts == []
+    assert bench.stored() == {"b": 1}
+    (letter,) = bench.dead_letters()
+    assert f"{gone} is gone for good" in letter.reason
 
 
 def test_a_dead_letter_says_which_place_its_row_was_for(bench: Bench, second: PineconeIndex) -> None:

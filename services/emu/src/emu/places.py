@@ -45,6 +45,7 @@ class Places:
     ) -> None:
         """`caller` makes the caller of the index at a host."""
         self._host = settings.index_host
+        self._abandoned = {host.strip() for host in settings.abandoned_indexes.split(",") if host.strip()}
         self._models = {means.embedder.model, MODEL, *settings.models}
         self._means = means
         self._caller = caller
@@ -64,6 +65,11 @@ class Places:
             return "other_model", (
                 f"text was prepared for model {batch.model!r} and this Emu has {', '.join(sorted(self._models))}; "
                 "add it to AVIARY_MODELS of every Emu"
+            )
+        if batch.index_host in self._abandoned:
+            return (
+                "abandoned_index",
+                f"AVIARY_ABANDONED_INDEXES says that the index {batch.index_host} is gone for good",
             )
         if batch.index_host not in self._indexes and not is_index_host(batch.index_host, self._host):
             return "other_index", (

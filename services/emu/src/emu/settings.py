@@ -25,6 +25,10 @@ class EmuSettings(QueueSettings, IndexSettings):
     )
     units_in_flight: int = Field(default=3, ge=1, le=16, description="units received and not yet acknowledged")
     pinecone_timeout_seconds: float = Field(default=10, gt=0)
+    abandoned_indexes: str = Field(
+        default="",
+        description="addresses of indexes, with commas between, that are gone for good: messages for them are set aside",
+    )
     embed_precision: Literal["auto", "bf16", "f32"] = "auto"
     embed_threads: int | None = Field(default=None, ge=1, description="unset: as many as there are CPUs")
 

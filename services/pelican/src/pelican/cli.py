@@ -24,7 +24,7 @@ from pelican.outbox import SourceError, prepare
 from pelican.service import Pelican
 from pelican.settings import PelicanSettings
 from pelican.sqs import SqsQueue
-from pelican.watch import SOURCES, source_named, sources, unwatch, watch
+from pelican.watch import SOURCES, source_named, sources, to_source, unwatch, watch
 
 BACKFILL_OUTBOX_LIMIT = 20_000
 
@@ -268,12 +268,15 @@ def _sources(_: argparse.Namespace) -> int:
             "SELECT name, live_keys, backfill_keys, oldest_enqueued_at, backfill_enqueued, backfill_total, "
             "backfill_finished_at, backfill_seconds_left FROM sync.status"
         ).fetchall()
-        known = {source.name: source for source in sources(connection)}
+        rows = connection.execute(SOURCES).fetchall()
+        known = {row[1]: to_source(row) for row in rows}
+        others = {row[1]: f"; {row[13]} is {row[12]}, see `reindex status`" for row in rows if row[12]}
         for name, live, filling, oldest, enqueued, total, finished, left in states:
             source = known[name]
             print(f"{name}: {source.schema}.{source.table} by ({', '.join(source.key_columns)})")
             print(f"  text      {source.text_template!r}")
             print(f"  metadata  {', '.join(source.metadata_columns) or '-'}")
+            print(f"  place     {source.namespace} ({source.model}){others.get(name, '')}")
             waiting = f"{live:,} live and {filling:,} backfilled keys" + (
                 f", since {oldest:%F %T %Z}" if oldest else ""
             )
