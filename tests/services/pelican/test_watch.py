@@ -146,7 +146,7 @@ def test_the_command_watches_a_table_and_sends_the_rows_that_are_there(store: St
         assert (source.key_columns, source.metadata_columns) == (("id",), ("author", "year"))
     done = command(store, "backfill", "--source", "articles")
     assert done.returncode == 0, done.stderr
-    assert "5 keys enqueued" in done.stderr
+    assert "of 5 keys sent" in done.stderr
     memory = MemoryQueue()
     Pelican(settings_for(store), memory).worker().run_until_idle()
     assert {(c.key, c.text, c.metadata["author"]) for c in memory.changes()} == {
