@@ -16,7 +16,8 @@ from chaos.world import EMUS, PELICANS, World
 CLOCK_STEPS_SECONDS = (-3600, -120, -30, 30, 120, 3600)
 # What the stand-in may still write when its disk "fills up": a part of one record.
 ROOM_BYTES = 700
-LEASE_ENDS_EVERY_SECONDS = 0.05
+# Not so often that a message is received ten times, which is what a dead letter is made of.
+LEASE_ENDS_EVERY_SECONDS = 0.3
 WRITES = ("upsert", "delete")
 
 Run = Callable[[World, Injection], AbstractContextManager[None]]

@@ -33,8 +33,9 @@ NOT_INHERITED = ("AVIARY_", "AWS_", "PINECONE_", "PG", "HTTP_PROXY", "HTTPS_PROX
 MIGRATE_SECONDS = 120
 # Emu hears of SIGTERM between two polls of the queue.
 RECEIVE_WAIT_SECONDS = 1
-# What a killed Emu had in work is handed out again after this long; AWS waits a minute, a person here should not.
-VISIBILITY_SECONDS = 10
+# What a killed Emu had in work is handed out again after this long, and so long the rest of its shards waits. Extending
+# it once a second costs nothing here; on AWS each time is a request, and a minute is the default.
+VISIBILITY_SECONDS = 3
 # Stages, in the order of stopping: the last comes first.
 STORES, READERS, WRITERS, FACES = range(4)
 

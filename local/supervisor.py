@@ -23,7 +23,8 @@ TETHER = Path(__file__).with_name("tether.py")
 START_ATTEMPTS = 3
 START_SECONDS = 60.0
 READY_POLL_SECONDS = 0.05
-FIRST_PAUSE_SECONDS = 0.25
+# A process that was killed once should be back at once; one that keeps dying is soon asked more and more rarely.
+FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 15.0
 # Who stayed up this long starts again without a memory of earlier losses.
 STEADY_SECONDS = 30.0

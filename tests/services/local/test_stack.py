@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parents[3]
 ROWS = 60
 UP_SECONDS = 90
-# A message that was on its way to a process that was killed is handed out again when its lease of 10 s ends.
+# A message that was on its way to a process that was killed is handed out again when its lease of 3 s ends.
 LEASE_SECONDS = 90
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import boto3
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
@@ -29,6 +28,9 @@ def connection_parameters(settings: DatabaseSettings, application_name: str) -> 
         missing = [name for name in ("host", "user") if not given.get(name)]
         if missing:
             raise ValueError(f"AVIARY_POSTGRES_AUTH=iam needs {' and '.join(missing)} in AVIARY_POSTGRES_DSN")
+        # A fifth of a second to import, which services without IAM need not wait for when they start.
+        import boto3  # noqa: PLC0415
+
         given["password"] = boto3.client("rds", region_name=settings.aws_region).generate_db_auth_token(
             DBHostname=given["host"], Port=int(given.get("port") or 5432), DBUsername=given["user"]
         )

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aviary.logs import log
 from frontend.settings import FrontendSettings
+
+if TYPE_CHECKING:
+    from types_boto3_sqs import SQSClient
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +36,11 @@ class QueueDepths:
     def __init__(self, settings: FrontendSettings) -> None:
         self._settings = settings
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="queues")
-        # Shorter than a sender's time-outs: a number for a page is not worth a long wait.
-        config = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 1})
-        self._client = (
-            boto3.client("sqs", region_name=settings.aws_region, config=config) if settings.queue_url else None
-        )
+        self._client: SQSClient | None = None
 
     async def read(self) -> Depths:
         """Never raises for a queue that cannot be reached."""
-        if self._client is None:
+        if not self._settings.queue_url:
             return Depths(None, None, "queue: AVIARY_QUEUE_URL is not set, so its depth is unknown")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._read)
@@ -57,7 +54,7 @@ class QueueDepths:
 
     def _depth(self, url: str) -> int:
         if self._client is None:
-            raise RuntimeError("without a client there is no depth to read")
+            self._client = _client(self._settings.aws_region)
         found = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=list(_ATTRIBUTES))["Attributes"]
         return sum(int(found[name]) for name in _ATTRIBUTES)
 
@@ -65,3 +62,13 @@ class QueueDepths:
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.close()
+
+
+def _client(region: str) -> "SQSClient":
+    # Here and not at the top: it takes half a second, and a frontend that starts again should answer searches first.
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
+    # Shorter than a sender's time-outs: a number for a page is not worth a long wait.
+    config = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 1})
+    return boto3.client("sqs", region_name=region, config=config)
