@@ -184,9 +184,11 @@ class Supervisor:
         deadline = time.monotonic() + START_SECONDS
         while not ended.done() and not await self.in_thread(service.spec.ready):
             if time.monotonic() > deadline:
-                process.kill()
-                await ended
-                return f"not ready after {START_SECONDS:.0f} s"
+                if not await self._waits_for_others(service):
+                    process.kill()
+                    await ended
+                    return f"not ready after {START_SECONDS:.0f} s"
+                deadline = time.monotonic() + ALIVE_EVERY_SECONDS
             await asyncio.wait([ended], timeout=READY_POLL_SECONDS)
         if not ended.done():
             service.ready_since = time.time()
@@ -198,6 +200,11 @@ class Supervisor:
                 await ended
                 return stuck
         return _how_it_ended(ended.result())
+
+    async def _waits_for_others(self, service: Service) -> bool:
+        """Whether a process that is not ready in time is in order: it started again in an outage of what it needs."""
+        alive, first = service.spec.alive, self._reached[service.spec.name]
+        return alive is not None and first.is_set() and await self.in_thread(alive)
 
     async def _watch(self, service: Service, ended: "asyncio.Future[int]") -> str:
         """Return when the process ended, or with a reason when it no longer answers that it is alive."""

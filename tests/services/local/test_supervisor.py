@@ -3,8 +3,10 @@
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -200,6 +202,32 @@ def test_a_process_that_shows_no_life_is_killed_and_starts_again(
     stuck = spec(tmp_path, "a", DEAF, alive=lambda: next(answers, True))
     run(notes, [stuck], then=lambda _: until(lambda: notes.changes.count(("a", "ready")) == 2))
     assert [why for _, why, _ in notes.losses] == ["stuck: no sign of life 3 times in a row"]
+
+
+def test_a_process_that_starts_again_in_an_outage_of_others_is_left_to_wait_while_it_lives(
+    tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outage = threading.Event()
+    asked: list[bool] = []
+
+    def alive() -> bool:
+        asked.append(outage.is_set())
+        return True
+
+    def ready() -> bool:
+        return (tmp_path / "a" / "ready").exists() and not outage.is_set()
+
+    async def kill(_: Supervisor) -> None:
+        monkeypatch.setattr(module, "START_SECONDS", 0.01)
+        monkeypatch.setattr(module, "ALIVE_EVERY_SECONDS", 0.01)
+        outage.set()
+        psutil.Process(pid(tmp_path, "a")).kill()
+        await until(lambda: asked.count(True) > 3)
+        outage.clear()
+        await until(lambda: notes.changes.count(("a", "ready")) == 2)
+
+    run(notes, [replace(spec(tmp_path, "a", alive=alive), ready=ready)], then=kill)
+    assert [why for _, why, _ in notes.losses] == ["killed by SIGKILL"]
 
 
 def test_stopping_goes_by_stage_and_kills_what_does_not_hear(tmp_path: Path, notes: Notes) -> None:
