@@ -34,7 +34,8 @@ METRICS_INTERVAL_SECONDS = 60.0
 PROBE_INTERVAL_SECONDS = 1.0
 HOLD_OFF_SECONDS = 0.1
 CHORE_SECONDS = 1.0
-LONGEST_DELAY_SECONDS = 10.0
+# Between two receives while SQS does not answer: so much later than SQS itself Emu is back.
+LONGEST_DELAY_SECONDS = 2.0
 FIRST_DELAY_SECONDS = 0.1
 ACKNOWLEDGE_ATTEMPTS = 5
 # A thread that has not moved for so long is stuck: every wait in it is shorter.
