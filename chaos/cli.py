@@ -11,7 +11,7 @@ from pathlib import Path
 from chaos.faults import KINDS
 from chaos.plan import Episode, PlanError, plan
 from chaos.report import Asked, report, write
-from chaos.run import Run
+from chaos.run import InterruptedRunError, Run
 from chaos.world import World
 from local.folder import FolderError
 from local.supervisor import StartError
@@ -53,6 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     folder = options.data_dir or Path(tempfile.mkdtemp(prefix="aviary-chaos-"))
     try:
         return _run(options, episodes, folder)
+    except InterruptedRunError:
+        print("chaos: stopped before the end, so there is no report")
+        return 1
     except (FolderError, StartError, OSError) as error:
         print(f"chaos: {error}")
         return 1
@@ -68,8 +71,8 @@ def _run(options: argparse.Namespace, episodes: list[Episode], folder: Path) -> 
 
     def work() -> None:
         _say(f"all is up after {time.monotonic() - began:.0f} s; {len(episodes)} episodes; logs: {world.folder.logs}")
-        run = Run(world, episodes, _say)
-        outcome = run.go()
+        with Run(world, episodes, _say) as run:
+            outcome = run.go()
         asked = Asked(
             seed=options.seed,
             minutes=options.minutes,
@@ -78,7 +81,7 @@ def _run(options: argparse.Namespace, episodes: list[Episode], folder: Path) -> 
             took_seconds=time.monotonic() - began,
             load=(load, os.getloadavg()[0]),
         )
-        answers.append(report(asked, outcome, run.users, world.unexpected))
+        answers.append(report(asked, outcome, run.users.made, world.unexpected))
 
     world.run(work)
     (answer,) = answers

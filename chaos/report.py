@@ -13,7 +13,7 @@ import msgspec
 from chaos.faults import FAULTS
 from chaos.probe import Recovery
 from chaos.run import Outcome, Seen
-from chaos.users import Users
+from chaos.users import Made
 from chaos.world import Loss
 
 ZERO = (
@@ -40,7 +40,7 @@ class Asked(NamedTuple):
     load: tuple[float, float]
 
 
-def report(asked: Asked, outcome: Outcome, users: Users, unexpected: Sequence[Loss]) -> dict[str, Any]:
+def report(asked: Asked, outcome: Outcome, made: Made, unexpected: Sequence[Loss]) -> dict[str, Any]:
     """Everything that is to be told, as plain data. `failures` says what must not be; empty when all is well."""
     kinds = Counter(injection.kind.name for seen in outcome.seen for injection in seen.episode.injections)
     # What remained once queues were empty and, after the loss of the queue's state only, reconcile had run.
@@ -53,8 +53,8 @@ def report(asked: Asked, outcome: Outcome, users: Users, unexpected: Sequence[Lo
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}",
         "load_before_and_after": asked.load,
         "took_seconds": round(asked.took_seconds, 1),
-        "operations": sum(users.committed.values()),
-        "operations_by_kind": dict(sorted(users.committed.items())),
+        "operations": sum(made.committed.values()),
+        "operations_by_kind": dict(sorted(made.committed.items())),
         "faults": sum(kinds.values()),
         "kinds": len(kinds),
         "faults_by_kind": dict(sorted(kinds.items())),
@@ -62,11 +62,11 @@ def report(asked: Asked, outcome: Outcome, users: Users, unexpected: Sequence[Lo
         "stale": stale + outcome.wrong_vectors,
         "orphaned": orphaned,
         "versions_that_went_back": outcome.went_back,
-        "aborted": len(users.aborted),
-        "aborted_examples": [each._asdict() for each in users.aborted[:10]],
-        "trigger_warnings": dict(users.warnings),
-        "interrupted_by_injected_postgres_faults": users.interrupted,
-        "user_transaction_seconds": _spread(users.seconds),
+        "aborted": len(made.aborted),
+        "aborted_examples": [each._asdict() for each in made.aborted[:10]],
+        "trigger_warnings": dict(made.warnings),
+        "interrupted_by_injected_postgres_faults": made.interrupted,
+        "user_transaction_seconds": _spread(made.seconds),
         "dead_letters": outcome.dead_letters,
         "not_settled": outcome.unsettled,
         "processes_that_ended_by_themselves": [f"{loss.name}: {loss.why}" for loss in unexpected],

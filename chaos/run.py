@@ -1,10 +1,12 @@
 """One run: episode after episode, and what was seen in each."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import psycopg
 
@@ -49,8 +51,12 @@ class Outcome(NamedTuple):
     unsettled: int
 
 
+class InterruptedRunError(RuntimeError):
+    """The run was told to stop before its end, so nothing can be said of it."""
+
+
 class Run:
-    """Goes through the episodes on a running world. `settled` is False where the queue did not empty in time."""
+    """Goes through the episodes on a running world. Use it as a context: leaving it ends users and watchers."""
 
     def __init__(self, world: World, episodes: Sequence[Episode], say: Say) -> None:
         self._world = world
@@ -58,36 +64,47 @@ class Run:
         self._say = say
         self._unsettled = 0
         self._began = time.monotonic()
-        with psycopg.connect(world.state["postgres_dsn"], autocommit=True) as connection:
+        state = world.state
+        with psycopg.connect(state["postgres_dsn"], autocommit=True) as connection:
             connection.execute(STOCK)
         world.pelican(
             "watch", "--table", "stock", "--key", "warehouse,sku", "--text", "{label}", "--metadata", "amount"
         )
-        self.users = Users(world.state["postgres_dsn"], lambda: world.postgres_is_faulty, world.ending)
-        state = world.state
-        self._checker = Checker(state["postgres_dsn"], state["pinecone_api_key"], state["index_host"])
-        self._prober = Prober(state, world.ending)
-        self._watching = threading.Thread(target=self._checker.watch, args=(world.ending,), daemon=True)
+        with contextlib.ExitStack() as opened:
+            self.users = opened.enter_context(Users(state["postgres_dsn"], lambda: world.postgres_is_faulty))
+            self._checker = Checker(state["postgres_dsn"], state["pinecone_api_key"], state["index_host"])
+            opened.callback(self._checker.close)
+            self._prober = Prober(state, world.ending)
+            opened.callback(self._prober.close)
+            self._pool = opened.enter_context(ThreadPoolExecutor(THREADS, "fault"))
+            ended = threading.Event()
+            watching = threading.Thread(target=self._checker.watch, args=(ended,), daemon=True)
+            watching.start()
+            opened.callback(watching.join)
+            opened.callback(ended.set)
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._world.resume_all()
+        self._opened.close()
 
     def go(self) -> Outcome:
-        """All of it; less when the world is stopping."""
-        self._watching.start()
+        """All of it; raises InterruptedRunError when the world is ending."""
         seen = []
-        with ThreadPoolExecutor(THREADS, "fault") as pool:
-            for number, episode in enumerate(self._episodes, 1):
-                seen.append(self._episode(pool, episode))
-                if self._world.ending.is_set():
-                    break
-                self._tell(number, seen[-1])
-        outcome = self._end(seen)
-        self.users.close()
-        self._prober.close()
-        return outcome
+        for number, episode in enumerate(self._episodes, 1):
+            seen.append(self._episode(episode))
+            self._tell(number, seen[-1])
+        return self._end(seen)
 
-    def _episode(self, pool: ThreadPoolExecutor, episode: Episode) -> Seen:
+    def _episode(self, episode: Episode) -> Seen:
         began = time.monotonic()
         self.users.begin(episode.operations, episode.seconds - 1)
-        faults = [pool.submit(inject, self._world, injection, began) for injection in episode.injections]
+        faults = [self._pool.submit(inject, self._world, injection, began) for injection in episode.injections]
         ended = max(fault.result() for fault in faults)
         with self.users.looking:
             recovery = self._prober.measure(ended, episode.injections[-1].target)
@@ -96,7 +113,7 @@ class Run:
         self._settle()
         drift = self._checker.drift()
         left, repaired = drift, False
-        if drift.total and not self._world.ending.is_set():
+        if drift.total:
             repaired = True
             self._world.pelican("reconcile", "--repair", "--settle", str(RECONCILE_SETTLE_SECONDS))
             self._settle()
@@ -108,7 +125,9 @@ class Run:
         deadline = time.monotonic() + SETTLE_SECONDS
         looks = 0
         with Gauges(self._world.state) as gauges:
-            while looks < SETTLED_LOOKS and not self._world.ending.is_set():
+            while looks < SETTLED_LOOKS:
+                if self._world.ending.is_set():
+                    raise InterruptedRunError
                 reading = gauges.try_read()
                 looks = looks + 1 if reading is not None and reading.settled else 0
                 if time.monotonic() > deadline:

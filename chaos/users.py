@@ -3,11 +3,14 @@
 import contextlib
 import queue as queues
 import random
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 import psycopg
 
@@ -21,56 +24,14 @@ MANY = 25
 LONG_WORDS = 700
 RECONNECT_PAUSE_SECONDS = 0.05
 WAREHOUSES = ("north", 'so"uth', "été")
-WORDS = [
-    "kettle",
-    "lamp",
-    "soup",
-    "rain",
-    "boots",
-    "quiet",
-    "fan",
-    "travel",
-    "pillow",
-    "garden",
-    "hose",
-    "dog",
-    "toy",
-    "ink",
-    "brush",
-    "oven",
-    "glove",
-    "tent",
-    "bike",
-    "bell",
-    "copper",
-    "wool",
-    "linen",
-    "bamboo",
-    "glass",
-    "steel",
-    "folding",
-    "heavy",
-    "light",
-    "warm",
-    "cold",
-    "red",
-    "blue",
-    "green",
-    "small",
-    "large",
-    "for",
-    "children",
-    "at",
-    "night",
-    "in",
-    "the",
-    "kitchen",
-    "on",
-    "a",
-    "train",
-    "under",
-    "water",
-]
+WORDS = re.findall(
+    r"\w+",
+    """
+    kettle lamp soup rain boots quiet fan travel pillow garden hose dog toy ink brush oven glove tent bike
+    bell copper wool linen bamboo glass steel folding heavy light warm cold red blue green small large for
+    children at night in the kitchen on a train under water
+    """,
+)
 UPSERT = """
 INSERT INTO products (id, sku, name, description, category, price) VALUES (%s, %s, %s, %s, %s, %s)
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, description = excluded.description, price = excluded.price"""
@@ -83,20 +44,29 @@ class Aborted(NamedTuple):
     error: str
 
 
-class Users:
-    """Make operations at a pace. `committed`, `interrupted` (by an injected Postgres fault, then made again),
-    `aborted`, `warnings` and `seconds` (how long transactions took) say how it went."""
+@dataclass
+class Made:
+    """What became of transactions. `committed` counts them by kind, those rolled back as planned too; `interrupted`
+    were cut off by a fault of ours in Postgres, and made again; `warnings` are the triggers'; `seconds` is how long
+    each took."""
 
-    def __init__(self, dsn: str, postgres_is_faulty: Callable[[], bool], stopping: threading.Event) -> None:
+    committed: Counter[str] = field(default_factory=Counter)
+    interrupted: int = 0
+    aborted: list[Aborted] = field(default_factory=list)
+    warnings: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+
+class Users:
+    """Make operations at a pace, in the background. Use it as a context: leaving it ends the threads."""
+
+    def __init__(self, dsn: str, postgres_is_faulty: Callable[[], bool]) -> None:
+        """`postgres_is_faulty`: whether a session that Postgres ends is the doing of a fault that we injected."""
         self._dsn = dsn
         self._postgres_is_faulty = postgres_is_faulty
-        self._stopping = stopping
+        self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self.committed: Counter[str] = Counter()
-        self.interrupted = 0
-        self.aborted: list[Aborted] = []
-        self.warnings: Counter[str] = Counter()
-        self.seconds: list[float] = []
+        self.made = Made()
         # Whoever looks for a row of his own among those of `products` holds this: a TRUNCATE waits for it.
         self.looking = threading.Lock()
         self._work: list[queues.SimpleQueue[tuple[float, Operation] | None]] = [
@@ -124,8 +94,14 @@ class Users:
             self._pending.acquire()
         self._given = 0
 
-    def close(self) -> None:
-        """End the threads and their sessions."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._hurry.set()
         for work in self._work:
             work.put(None)
         for thread in self._threads:
@@ -146,27 +122,29 @@ class Users:
             began = time.monotonic()
             try:
                 with self.looking if operation.kind == "truncate" else contextlib.nullcontext():
-                    made = session.make(operation)
+                    session.make(operation)
             except psycopg.Error as error:
                 session.close()
                 if isinstance(error, psycopg.OperationalError) and self._postgres_is_faulty():
                     with self._lock:
-                        self.interrupted += 1
+                        self.made.interrupted += 1
                     self._stopping.wait(RECONNECT_PAUSE_SECONDS)
                     continue
                 with self._lock:
-                    self.aborted.append(Aborted(operation.kind, f"{type(error).__name__} ({error.sqlstate}): {error}"))
+                    self.made.aborted.append(
+                        Aborted(operation.kind, f"{type(error).__name__} ({error.sqlstate}): {error}")
+                    )
                 return
             with self._lock:
-                self.committed["rolled back" if not made else operation.kind] += 1
-                self.seconds.append(time.monotonic() - began)
+                self.made.committed[operation.kind] += 1
+                self.made.seconds.append(time.monotonic() - began)
             return
 
     def _warned(self, notice: psycopg.errors.Diagnostic) -> None:
         # Postgres itself says goodbye with a warning when it is made to crash.
         if notice.severity_nonlocalized == "WARNING" and not self._postgres_is_faulty():
             with self._lock:
-                self.warnings[notice.message_primary or ""] += 1
+                self.made.warnings[notice.message_primary or ""] += 1
 
 
 class _Session:
@@ -177,8 +155,8 @@ class _Session:
         self._warned = warned
         self._connection: psycopg.Connection[Any] | None = None
 
-    def make(self, operation: Operation) -> bool:
-        """One transaction; whether it was committed, and not rolled back as planned."""
+    def make(self, operation: Operation) -> None:
+        """One transaction."""
         if self._connection is None:
             self._connection = psycopg.connect(self._dsn, connect_timeout=5, autocommit=True)
             self._connection.add_notice_handler(self._warned)
@@ -187,7 +165,6 @@ class _Session:
             perform(cursor, operation, chance)
             if operation.kind == "roll back":
                 raise psycopg.Rollback(transaction)
-        return operation.kind != "roll back"
 
     def close(self) -> None:
         if self._connection is not None:
