@@ -72,6 +72,12 @@ diagram: install ## draw docs/images/architecture-*.svg from the Pulumi program
 rehearse: install ## the dev stack on the real Pulumi engine against servers on loopback (needs the Pulumi CLI)
 	@.ci/rehearse-engine
 
+bench: install ## every measurement in one run, 20 minutes: table, JSON, plots (ARGS="--quick", "--only search", "--resume")
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-check: install ## has a hot path become twice as expensive? Some seconds; CI runs it
+	$(BIN)/python -m benchmarks.regression
+
 clean: ## forget the environment and the laptop stack's data
 	-[ -d .local ] && [ -x $(BIN)/python ] && $(BIN)/python -m local down
 	rm -rf $(VENV) .local build .mypy_cache .ruff_cache .pytest_cache .hypothesis

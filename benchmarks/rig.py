@@ -20,10 +20,11 @@ from aviary.index import PineconeIndex
 from local.folder import Folder
 from local.ports import free_port
 from local.postgres import PostgresServer
-from local.stack import API_KEY, Plan, Stack
+from local.stack import API_KEY, INDEX, Plan, Stack
 from local.supervisor import TETHER, Spec, last_line
 
-START_SECONDS = 60.0
+# A stand-in with a million vectors reads its file first.
+START_SECONDS = 180.0
 POLL_SECONDS = 0.02
 MIB = 1024 * 1024
 STORES = ("postgres", "sqs", "pinecone")
@@ -142,6 +143,15 @@ class Rig:
     @property
     def server(self) -> PostgresServer:
         return self.stack.postgres
+
+    @property
+    def index_log(self) -> Path:
+        """The file that the stand-in keeps the index in."""
+        return self._folder.pinecone / f"{INDEX}.log"
+
+    def log(self, name: str) -> Path:
+        """What a process has written."""
+        return self._specs[name].log
 
     # ---- what they use
 

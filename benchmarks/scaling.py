@@ -224,6 +224,20 @@ def summary(samples: list[Sample], least_dollars: float) -> dict[str, float]:
     }
 
 
+def variants(emu: Rules) -> dict[str, Rules]:
+    """The declared rules, and others with one number changed."""
+    found = {"as declared": emu}
+    for per_task in (5, 10, 50, 100):
+        found[f"backlog {per_task}"] = emu._replace(targets={**emu.targets, "backlog": per_task})
+    for percent in (40, 75):
+        found[f"cpu {percent}"] = emu._replace(targets={**emu.targets, "cpu": percent})
+    for seconds in (30, 120, 300):
+        found[f"age {seconds}"] = emu._replace(age_seconds=seconds)
+    found["no age rule"] = emu._replace(age_seconds=math.inf)
+    found["cpu only"] = emu._replace(targets={"cpu": emu.targets["cpu"]}, age_seconds=math.inf)
+    return found
+
+
 def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -240,16 +254,7 @@ def main() -> None:
     pelican, emu = (rules_of(graph, service, table) for service in ("pelican", "emu"))
     top = emu.most * emu.vcpu * options.rows_per_vcpu
     chosen = [load for load in loads(top) if options.trace in (None, load.name)]
-    variants = {"as declared": emu}
-    if options.sweep:
-        for per_task in (5, 10, 50, 100):
-            variants[f"backlog {per_task}"] = emu._replace(targets={**emu.targets, "backlog": per_task})
-        for percent in (40, 75):
-            variants[f"cpu {percent}"] = emu._replace(targets={**emu.targets, "cpu": percent})
-        for seconds in (30, 120, 300):
-            variants[f"age {seconds}"] = emu._replace(age_seconds=seconds)
-        variants["no age rule"] = emu._replace(age_seconds=math.inf)
-        variants["cpu only"] = emu._replace(targets={"cpu": emu.targets["cpu"]}, age_seconds=math.inf)
+    chosen_rules = variants(emu) if options.sweep else {"as declared": emu}
     report: dict[str, Any] = {"stack": options.stack, "rules": {"pelican": pelican._asdict(), "emu": emu._asdict()}}
     for load in chosen:
         hours = load.seconds / HOUR
@@ -258,7 +263,7 @@ def main() -> None:
         print(
             f"{'rules':14}{'oldest s':>10}{'median s':>10}{'min behind':>12}{'most Emus':>11}{'$':>9}{'$ above idle':>14}"
         )
-        for name, rules in variants.items():
+        for name, rules in chosen_rules.items():
             samples = simulate(load, pelican, rules, options)
             found = summary(samples, idle)
             report.setdefault("runs", []).append(

@@ -108,16 +108,10 @@ def one_round(
         found["update"][table].append(taken[table])
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000, help="rows of a COPY (100000)")
-    parser.add_argument("--updates", type=int, default=10_000, help="single-row updates, each its own commit (10000)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each table (5)")
-    parser.add_argument("--json", type=Path, help="write the report there")
-    options = parser.parse_args()
-    products = list(catalogue.products(options.rows))
-    rows = [(p.sku, p.name, p.description, p.category, p.price) for p in products]
+def measure(rows: int, updates: int, rounds: int) -> dict[str, Any]:
+    """The report: a COPY of `rows` rows and `updates` updates of each table, `rounds` times."""
+    products = list(catalogue.products(rows))
+    values = [(p.sku, p.name, p.description, p.category, p.price) for p in products]
     found: dict[str, dict[str, list[Spent]]] = {what: {"plain": [], "products": []} for what in ("copy", "update")}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -126,20 +120,36 @@ def main() -> None:
         try:
             with psycopg.connect(server.dsn(), autocommit=True) as connection:
                 prepare(connection)
-                for number in range(options.rounds):
-                    one_round(connection, number, rows, options.updates, found)
-                    print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+                for number in range(rounds):
+                    one_round(connection, number, values, updates, found)
+                    print(f"round {number + 1} of {rounds}", file=sys.stderr)
         finally:
             server.stop()
-    report: dict[str, Any] = {"machine": describe(), "rows": options.rows, "updates": options.updates}
-    for what, count in (("copy", options.rows), ("update", options.updates)):
+    report: dict[str, Any] = {"machine": describe(), "rows": rows, "updates": updates}
+    for what, count in (("copy", rows), ("update", updates)):
         plain, watched = found[what]["plain"], found[what]["products"]
+        by_clock = [w.clock / p.clock for w, p in zip(watched, plain, strict=True)]
+        by_cpu = [w.cpu / p.cpu for w, p in zip(watched, plain, strict=True)]
         report[what] = {
-            "ratio": summary([w.clock / p.clock for w, p in zip(watched, plain, strict=True)]),
-            "cpu_ratio": summary([w.cpu / p.cpu for w, p in zip(watched, plain, strict=True)]),
+            "ratios": by_clock,
+            "cpu_ratios": by_cpu,
+            "ratio": summary(by_clock),
+            "cpu_ratio": summary(by_cpu),
             "plain_microseconds_each": round(1e6 * statistics.median(one.clock for one in plain) / count, 1),
             "watched_microseconds_each": round(1e6 * statistics.median(one.clock for one in watched) / count, 1),
         }
+    return report
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of a COPY (100000)")
+    parser.add_argument("--updates", type=int, default=10_000, help="single-row updates, each its own commit (10000)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each table (5)")
+    parser.add_argument("--json", type=Path, help="write the report there")
+    options = parser.parse_args()
+    report = measure(options.rows, options.updates, options.rounds)
     print(json.dumps(report, indent=2))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

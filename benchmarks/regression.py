@@ -1,0 +1,147 @@
+"""Has something on a hot path become twice as expensive? Ratios that a noisy machine leaves alone; a few seconds.
+
+    .venv/bin/python -m benchmarks.regression            # 1 when a bound is broken
+    .venv/bin/python -m benchmarks.regression --help
+
+Each figure is CPU time divided by that of a calibration loop of plain Python, run beside it in turns; the least of several
+rounds counts, because other work can only add. Requests a row are counted, not timed. The bounds are about twice of what
+was measured: machines differ in the ratio, and what must be caught is a doubling or worse. A bound that is broken on
+purpose is raised here, with the reason in the commit.
+"""
+
+import argparse
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from aviary.chunking import Chunking
+from aviary.index import Record, to_sdk, upsert_requests
+from aviary.messages import Batch, Change, encode
+from aviary.source import DIMENSION, Source, render
+from emu.planning import plan
+from emu.queue import Received
+from emu.rows import records_of, rows_of
+from frontend.alike import group
+from local import catalogue
+from pelican.packing import Captured, pack, to_messages
+
+ROWS = 1_000
+ROUNDS = 7
+CHUNKING = Chunking()
+SOURCE = Source(
+    id=1, name="products", schema="public", table="products", key_columns=("id",), namespace="products",
+    text_template="{description} {name}", metadata_columns=("category", "price"),
+)  # fmt: skip
+
+
+class Check(NamedTuple):
+    """`work` is timed; `bound` is for its CPU time over the calibration loop's."""
+
+    name: str
+    work: Callable[[], object]
+    bound: float
+
+
+def calibration() -> None:
+    """A fixed amount of what the hot paths do: dictionaries, strings, hashes, calls."""
+    for number in range(ROWS):
+        text = f"{number} " * 8
+        found = {word: hashlib.blake2b(word.encode(), digest_size=8).digest() for word in text.split()}
+        sorted(found.items())
+
+
+def cpu(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def checks() -> tuple[list[Check], dict[str, tuple[float, float]]]:
+    """What is timed; and what is counted, each with its bound."""
+    rows = [
+        (str(number), {"name": p.name, "description": p.description, "category": p.category, "price": p.price})
+        for number, p in enumerate(catalogue.products(ROWS))
+    ]
+    template = Batch(
+        source="products", namespace="products", model=SOURCE.model, shard=1, captured_at_ms=1, expires_at_ms=10**13,
+        chunking=CHUNKING, changes=(),
+    )  # fmt: skip
+
+    def changes() -> list[Captured]:
+        found = []
+        for key, values in rows:
+            document = render(SOURCE, key, values, CHUNKING)
+            assert document is not None
+            found.append(Captured(
+                Change(key=key, version=1, op="upsert", text=document.text, text_hash=document.text_hash,
+                       metadata=document.metadata), 1))  # fmt: skip
+        return found
+
+    captured = changes()
+    batches = pack(captured, template).batches
+    messages = to_messages(batches, "1-1", 1)
+    received = [
+        Received(id=str(n), receipt="", body=m.body, group="1-1", times=1, sent_at_ms=1) for n, m in enumerate(messages)
+    ]
+    draw = np.random.default_rng(1).normal(size=(ROWS, DIMENSION)).astype(np.float32)
+    vectors = draw / np.linalg.norm(draw, axis=1, keepdims=True)
+    tasks = plan(received, lambda _: None).tasks
+
+    class NoTokens:
+        def tokens(self, texts: Sequence[str]) -> list[object]:
+            raise AssertionError(f"no text of the catalogue is long, and {len(texts)} were cut")
+
+    def records() -> list[Record]:
+        found = rows_of(tasks, {}, NoTokens())  # type: ignore[arg-type] # never asked
+        return [record for row, vector in zip(found, vectors, strict=True) for record in records_of(row, [vector])]
+
+    made = records()
+    requests = list(upsert_requests(made))
+    texts = {key: f"{values['description']} {values['name']}" for key, values in rows[:60]}
+    timed = [
+        Check("Pelican: rows to changes", changes, 4.2),
+        Check("Pelican: changes to messages", lambda: to_messages(pack(captured, template).batches, "1-1", 1), 1.7),
+        Check("Pelican: one message", lambda: [encode(batch) for batch in batches], 0.62),
+        Check("Emu: messages to tasks", lambda: plan(received, lambda _: None), 1.45),
+        Check("Emu: tasks to records", records, 1.25),
+        Check("Emu: records to requests", lambda: [[to_sdk(r) for r in q] for q in upsert_requests(made)], 7.2),
+        Check("frontend: near-duplicates of 60 rows", lambda: group(list(texts), texts), 1.5),
+    ]
+    counted = {
+        "SQS messages a row": (len(messages) / ROWS, 0.015),
+        "Pinecone upserts a row": (len(requests) / ROWS, 0.005),
+        "bytes a row in messages": (sum(message.size for message in messages) / ROWS, 900.0),
+    }
+    return timed, counted
+
+
+def main() -> int:
+    """Print every figure with its bound."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    timed, counted = checks()
+    least = {check.name: float("inf") for check in timed}
+    unit = float("inf")
+    for _ in range(ROUNDS):
+        unit = min(unit, cpu(calibration))
+        for check in timed:
+            least[check.name] = min(least[check.name], cpu(check.work))
+    broken = 0
+    figures = [(check.name, least[check.name] / unit, check.bound) for check in timed]
+    figures += [(name, value, bound) for name, (value, bound) in counted.items()]
+    for name, value, bound in figures:
+        is_broken = value > bound
+        broken += is_broken
+        print(f"{name:40}{value:10.4g}   at most {bound:g}{'   BROKEN' if is_broken else ''}")
+    if broken:
+        print(
+            f"{broken} of {len(figures)} figures are above their bounds: has a hot path become slower?", file=sys.stderr
+        )
+    return int(broken > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

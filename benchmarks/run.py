@@ -1,0 +1,165 @@
+"""Every measurement in one run on one machine: a table with the bars, JSON, and the plots of docs/performance.md.
+
+    .venv/bin/python -m benchmarks.run                                  # all of it, some 20 minutes on a quiet machine
+    .venv/bin/python -m benchmarks.run --quick                          # small sizes, to see that everything works
+    .venv/bin/python -m benchmarks.run --only capture,search --quick    # some sections
+    .venv/bin/python -m benchmarks.run --resume                         # go on where an interrupted run stopped
+    .venv/bin/python -m benchmarks.run --table                          # print the table of what is there
+
+Each section's numbers are kept in build/bench-data/sections as soon as it ends, so Ctrl-C loses one section only. A section
+that fails says so in the table, and the others go on. What has a bar is compared by its median; the spread is the smallest
+and the largest of the rounds. Peers and limits are measured in turns with what they are compared with. The exit status
+says whether everything was measured, not whether every bar was met: on a busy machine none of these numbers means much.
+"""
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import BUILD, REPOSITORY, describe
+from benchmarks.sections import Row
+
+SECTIONS = (
+    "embedding",
+    "backfill",
+    "capture",
+    "freshness",
+    "triggers",
+    "search",
+    "growth",
+    "program",
+    "capacity",
+    "scaling",
+)
+KEPT = BUILD / "sections"
+RESULTS = REPOSITORY / "build" / "bench-data" / "results.json"
+
+
+def commit() -> str:
+    """What is measured: the commit, with a mark where files differ from it."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def kept(name: str) -> dict[str, Any] | None:
+    """What the last run of a section found."""
+    path = KEPT / f"{name}.json"
+    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return found
+
+
+def run_section(name: str, *, quick: bool) -> dict[str, Any]:
+    """Measure, and keep what was found (or how it failed)."""
+    before, began = describe(), time.monotonic()
+    found: dict[str, Any] = {"section": name, "quick": quick, "commit": commit(), "machine": before}
+    try:
+        section = importlib.import_module(f"benchmarks.sections.{name}").measure(quick)
+        found |= {"rows": [row._asdict() for row in section.rows], "data": section.data}
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the other sections are still worth measuring
+        traceback.print_exc()
+        found |= {"rows": [], "failed": f"{type(error).__name__}: {error}"}
+    found["seconds"] = round(time.monotonic() - began, 1)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    half = KEPT / f"{name}.half"
+    half.write_text(json.dumps(found, indent=1))
+    half.replace(KEPT / f"{name}.json")
+    return found
+
+
+def number(value: float) -> str:
+    """Three figures that count."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def line(found: dict[str, Any]) -> list[str]:
+    """what, measured, spread, bar, met."""
+    row = Row(**found)
+    bar = "" if row.met is None else f"≥ {row.at_least:g}" if row.at_least is not None else f"≤ {row.at_most:g}"
+    note = f" ({row.note})" if row.note else ""
+    if row.median is None:
+        return [row.what + note, "-", "", bar, "" if row.met is None else "no"]
+    spread = f"{number(min(row.values))} … {number(max(row.values))}" if len(row.values) > 1 else ""
+    return [
+        row.what + note,
+        f"{number(row.median)} {row.unit}".strip(),
+        spread,
+        bar,
+        "" if row.met is None else "yes" if row.met else "**no**",
+    ]
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Markdown, for docs/performance.md and a terminal alike."""
+    lines = [["what", "measured", "spread", "bar", "met"], ["---"] * 5]
+    for found in results:
+        if "failed" in found:
+            lines.append([f"{found['section']}: failed: {found['failed']}", "-", "", "", "**no**"])
+        lines += [line(row) for row in found["rows"]]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def draw() -> str:
+    """The plots, in the peers' environment, which has matplotlib; a sentence when that is not there."""
+    from benchmarks.peer_process import PYTHON  # noqa: PLC0415 - only when plots are wanted
+
+    if not PYTHON.exists():
+        return "no plots: build/bench is not there (the section `embedding` makes it)"
+    done = subprocess.run(
+        [str(PYTHON), str(REPOSITORY / "benchmarks" / "plots.py"), str(RESULTS), str(REPOSITORY / "docs" / "images")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() if not done.returncode else f"no plots: {done.stderr.strip().splitlines()[-1:]}"
+
+
+def write(results: Sequence[dict[str, Any]]) -> None:
+    """results.json and table.md."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps({found["section"]: found for found in results}, indent=1))
+    RESULTS.with_name("table.md").write_text(table(results) + "\n")
+
+
+def main() -> int:
+    """1 when a section could not be measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help=f"sections, with commas between: {', '.join(SECTIONS)}")
+    parser.add_argument("--quick", action="store_true", help="small sizes and few rounds")
+    parser.add_argument("--resume", action="store_true", help="leave out sections that were measured in this size")
+    parser.add_argument("--table", action="store_true", help="measure nothing; print what is kept")
+    parser.add_argument("--no-plots", action="store_true", help="draw nothing")
+    options = parser.parse_args()
+    chosen = options.only.split(",") if options.only else list(SECTIONS)
+    if unknown := set(chosen) - set(SECTIONS):
+        parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    for place, name in enumerate(chosen if not options.table else [], start=1):
+        before = kept(name)
+        if options.resume and before and "failed" not in before and before["quick"] == options.quick:
+            continue
+        print(f"== {name} ({place} of {len(chosen)})", file=sys.stderr)
+        seconds = run_section(name, quick=options.quick)["seconds"]
+        print(f"== {name} took {seconds:.0f} s", file=sys.stderr)
+    results = [found for found in map(kept, SECTIONS) if found is not None]
+    write(results)
+    print(table(results))
+    print(f"\n{Path(RESULTS).relative_to(REPOSITORY)}", file=sys.stderr)
+    if not options.no_plots:
+        print(draw(), file=sys.stderr)
+    return int(any("failed" in found for found in results if found["section"] in chosen))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on with the section that was under way", file=sys.stderr)
+        sys.exit(130)
