@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-ver
 PROJECTS := services/common services/pelican services/emu services/frontend
 STAMP := $(VENV)/.installed
 
-.PHONY: help install lock up down status test chaos fuzz check format clean preview diagram rehearse
+.PHONY: help install lock up down status test chaos fuzz check format clean preview diagram rehearse bench bench-check
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12

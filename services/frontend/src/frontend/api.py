@@ -24,7 +24,12 @@ def services_of(request: Request) -> Services:
     return found
 
 
-Using = Annotated[Services, Depends(services_of)]
+async def _using(request: Request) -> Services:
+    # Async, although it waits for nothing: a plain function would be run on another thread.
+    return services_of(request)
+
+
+Using = Annotated[Services, Depends(_using)]
 ProductId = Annotated[int, Path(ge=1, le=MAX_ID, description="the product's id")]
 IfMatch = Annotated[str | None, Header(description="the `version` that the row must still have")]
 ERRORS: dict[int | str, dict[str, Any]] = {

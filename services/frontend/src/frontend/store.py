@@ -98,6 +98,7 @@ class Database:
         )
         self._sources: tuple[float, dict[str, Watched]] = (float("-inf"), {})
         self._away_until = float("-inf")
+        self._rows_queries: dict[str, tuple[Watched, bytes]] = {}
 
     async def open(self) -> None:
         """Begin to connect; returns at once, the database may come later."""
@@ -160,20 +161,17 @@ class Database:
         wanted = [part for part in parts if part is not None]
         if not wanted:
             return {}
-        shown = sql.SQL(", ").join(_shown(watched, column) for column in watched.columns)
-        statement = sql.SQL("SELECT {}, {} FROM {} t JOIN {}").format(
-            sql.SQL(", ").join(
-                sql.SQL("t.{}::text AS {}").format(name_of(column), sql.Identifier(f"_key{position}"))
-                for position, column in enumerate(watched.source.key_columns)
-            ),
-            shown,
-            name_of(watched.source.schema, watched.source.table),
-            _join_keys(watched),
-        )
         async with self.connection() as connection:
-            cursor = await connection.execute(statement, list(map(list, zip(*wanted, strict=True))))
+            cursor = await connection.execute(self._rows_query(watched), list(map(list, zip(*wanted, strict=True))))
             found = [_found(watched, row) for row in await cursor.fetchall()]
         return {row.key: row for row in found}
+
+    def _rows_query(self, watched: Watched) -> bytes:
+        """Composed once for each state of a source: it takes a third of a millisecond."""
+        known = self._rows_queries.get(watched.source.name)
+        if known is None or known[0] is not watched:
+            known = self._rows_queries[watched.source.name] = (watched, _rows_query(watched).as_bytes())
+        return known[1]
 
     async def row(self, watched: Watched, key: str) -> Row | None:
         """One row with its whole texts, as `aviary.source.render` wants it; None when there is none."""
@@ -229,6 +227,20 @@ class Database:
         async with self.connection() as connection:
             cursor = await connection.execute(statement, [*values, limit])
             return [key_text(list(row.values())) for row in await cursor.fetchall()]
+
+
+def _rows_query(watched: Watched) -> sql.Composed:
+    """The rows for some keys; one array of texts a key column."""
+    shown = sql.SQL(", ").join(_shown(watched, column) for column in watched.columns)
+    return sql.SQL("SELECT {}, {} FROM {} t JOIN {}").format(
+        sql.SQL(", ").join(
+            sql.SQL("t.{}::text AS {}").format(name_of(column), sql.Identifier(f"_key{position}"))
+            for position, column in enumerate(watched.source.key_columns)
+        ),
+        shown,
+        name_of(watched.source.schema, watched.source.table),
+        _join_keys(watched),
+    )
 
 
 def name_of(*parts: str) -> sql.Identifier:
