@@ -1,0 +1,32 @@
+"""A world of one module: a store of its own, the services patched to the model's clock."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+from local.postgres import PostgresServer
+from tests.model.world import World
+from tests.services.pelican.conftest import copy_of, template
+
+__all__ = ["template"]
+
+COMMON = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "phases": (Phase.explicit, Phase.generate, Phase.shrink),
+}
+settings.register_profile("model", derandomize=True, database=None, max_examples=60, stateful_step_count=40, **COMMON)
+settings.register_profile("model-long", max_examples=4_000, stateful_step_count=60, print_blob=True, **COMMON)
+
+
+@pytest.fixture(scope="module")
+def world(postgres_server: PostgresServer, template: str) -> Iterator[World]:
+    # Thousands of faults are thousands of log lines that nobody reads.
+    logging.disable(logging.CRITICAL)
+    with pytest.MonkeyPatch.context() as patch, copy_of(postgres_server, template) as store:
+        world = World(store, patch)
+        yield world
+        world.close()
+    logging.disable(logging.NOTSET)

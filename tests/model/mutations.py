@@ -1,0 +1,169 @@
+"""Deliberate defects of the services, one line each, that the model must notice."""
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+import emu.planning
+import emu.processor
+import emu.worker
+import pelican.outbox
+import pelican.shipper
+from emu.lease import Lease
+from emu.worker import Emu
+from pelican.shipper import Shipper
+
+
+class Mutation(NamedTuple):
+    """In the source of `name` of `owner` (a function, or a string), `old` becomes `new`; or `statement` is run on the
+    store, and `undo` afterwards."""
+
+    title: str
+    owner: Any = None
+    name: str = ""
+    old: str = ""
+    new: str = ""
+    statement: str = ""
+    undo: str = ""
+
+    def apply(self, patch: pytest.MonkeyPatch) -> None:
+        target = getattr(self.owner, self.name)
+        if isinstance(target, str):
+            patch.setattr(self.owner, self.name, self._mutated(target))
+            return
+        source = self._mutated(textwrap.dedent(inspect.getsource(target)))
+        made: dict[str, Callable[..., Any]] = {}
+        exec(compile(source, self.title, "exec"), inspect.unwrap(target).__globals__, made)  # noqa: S102 - our own source, one line changed
+        patch.setattr(self.owner, self.name, made[self.name])
+        if isinstance(self.owner, ModuleType):
+            # Who imported the function by its name has it under that name too.
+            for module in (emu.worker, emu.processor):
+                if getattr(module, self.name, None) is target:
+                    patch.setattr(module, self.name, made[self.name])
+
+    def _mutated(self, text: str) -> str:
+        assert text.count(self.old) == 1, f"{self.old!r} is not in {self.name} once"
+        return text.replace(self.old, self.new)
+
+
+MUTATIONS = (
+    Mutation(
+        "outbox rows are deleted before their messages are sent",
+        Shipper,
+        "ship",
+        "self._send(claim)",
+        "self._outbox.finish(claim); self._send(claim)",
+    ),
+    Mutation(
+        "rows that came after the claim are deleted with it",
+        pelican.outbox,
+        "_DONE",
+        "seq = ANY (%s)",
+        "(true OR seq = ANY (%s))",
+    ),
+    Mutation(
+        "an unfinished claim is not voided",
+        Shipper,
+        "_void_earlier",
+        "if not earlier.messages or",
+        "if True or",
+    ),
+    Mutation(
+        "a message that came after its claim had expired counts",
+        emu.planning,
+        "plan",
+        "message.sent_at_ms > batch.expires_at_ms",
+        "False",
+    ),
+    Mutation(
+        "a claim never runs out of time",
+        Shipper,
+        "_check_time",
+        "self._clock() - claim.at > self._claim_seconds",
+        "False",
+    ),
+    Mutation(
+        "the oldest change of a unit is kept",
+        emu.planning,
+        "plan",
+        "if before and before.change.version > change.version:",
+        "if before:",
+    ),
+    Mutation(
+        "what is stored is never newer",
+        emu.processor.Processor,
+        "_compare",
+        "_version(record) >= task.change.version",
+        "False",
+    ),
+    Mutation(
+        "a message received again is not compared",
+        emu.planning,
+        "plan",
+        "message.times > 1 or ",
+        "",
+    ),
+    Mutation(
+        "a stored vector is kept because Pelican says so",
+        emu.processor.Processor,
+        "_compare",
+        'record.metadata.get("_text_hash") == task.change.text_hash',
+        "task.change.text_unchanged",
+    ),
+    Mutation(
+        "messages are acknowledged before they are worked on",
+        Emu,
+        "_work",
+        "self._processor.process(unit)",
+        "self._queue.delete(messages); self._processor.process(unit)",
+    ),
+    Mutation(
+        "a write is sent whatever the lease says",
+        Lease,
+        "write",
+        "if self._lost or self._deadline - now() < margin_seconds:",
+        "if False:",
+    ),
+    Mutation(
+        "a lease is counted from the answer",
+        Emu,
+        "_receive",
+        "return messages, self._keeper.take(messages, asked_at)",
+        "return messages, self._keeper.take(messages, now())",
+    ),
+    Mutation(
+        "an extension counts however late it was answered",
+        Lease,
+        "extended",
+        "if now() >= self._deadline:",
+        "if False:",
+    ),
+    Mutation(
+        "messages are given back while a write for them is on its way",
+        Lease,
+        "revoke",
+        "if self._writing:",
+        "if False:",
+    ),
+    Mutation(
+        "blank rows stay as they were",
+        pelican.shipper,
+        "_to_change",
+        "if document is None:",
+        "if document is None and False:",
+    ),
+    Mutation(
+        "TRUNCATE is not seen",
+        statement="ALTER TABLE products DISABLE TRIGGER aviary_truncate",
+        undo="ALTER TABLE products ENABLE TRIGGER aviary_truncate",
+    ),
+    Mutation(
+        "DELETE is not seen",
+        statement="ALTER TABLE products DISABLE TRIGGER aviary_delete",
+        undo="ALTER TABLE products ENABLE TRIGGER aviary_delete",
+    ),
+)
