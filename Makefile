@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-ver
 PROJECTS := services/common services/pelican services/emu services/frontend
 STAMP := $(VENV)/.installed
 
-.PHONY: help install lock up down status test chaos fuzz check format clean preview diagram rehearse bench bench-check
+.PHONY: help install lock up down status test model chaos fuzz check format clean preview diagram rehearse bench bench-check
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -41,6 +41,9 @@ status: install ## what runs, where, and how far behind it is
 
 test: install ## every test
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+
+model: install ## minutes of random interleavings of everything, with new seeds (`make test` has seconds of it)
+	$(BIN)/python -m pytest tests/model --hypothesis-profile=model-long --timeout=7200 $(ARGS)
 
 chaos: install ## break the running stack on purpose while users write, and report what is left (ARGS="--help")
 	$(BIN)/python -m chaos $(ARGS)

@@ -4,21 +4,13 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 
 from local.postgres import PostgresServer
+from tests.model import profiles
 from tests.model.world import World
 from tests.services.pelican.conftest import copy_of, template
 
-__all__ = ["template"]
-
-COMMON = {
-    "deadline": None,
-    "suppress_health_check": list(HealthCheck),
-    "phases": (Phase.explicit, Phase.generate, Phase.shrink),
-}
-settings.register_profile("model", derandomize=True, database=None, max_examples=60, stateful_step_count=40, **COMMON)
-settings.register_profile("model-long", max_examples=4_000, stateful_step_count=60, print_blob=True, **COMMON)
+__all__ = ["profiles", "template"]
 
 
 @pytest.fixture(scope="module")

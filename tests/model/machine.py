@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.model.stepping import Outcome, Task
-from tests.model.world import EMUS, PELICANS, USERS, Process, World
+from tests.model.world import Process, World
 
-TEXTS = ("red kettle", "blue lamp", "green tent", "")
+# Those that are long become two and four vectors.
+TEXTS = ("red kettle", "blue lamp", "long boat " * 12, "long rope " * 24, "")
 # Where a task may be held up; "" is its end.
 IN_PELICAN = ("read", "announce", "queue.send", "queue.send", "delete", "clear", "commit", "unlock", "")
 IN_EMU = ("index.fetch", "embed", "embed", "index.upsert", "index.upsert", "index.delete", "queue.delete", "wait", "")
@@ -21,7 +22,7 @@ IN_PAGE = ("page: enqueue", "page: move", "")
 ENDINGS = ("stay", "stay", "stay", "kill", "kill", *Outcome)
 # Longer than: nothing, a request, a claim, an expiry, an extension is due, a lease, an announcement, a deduplication id.
 PASSING = (1.0, 11.0, 21.0, 26.0, 41.0, 61.0, 90.0, 301.0)
-CHANGES = ("reword", "reprice", "touch", "delete", "delete", "replace", "rename", "truncate")
+CHANGES = ("reword", "reprice", "touch", "delete", "delete", "replace", "rename", "truncate", "truncate")
 STEERING = ("savepoint", "back", "commit", "commit", "rollback")
 ENDS = ("commit", "commit", "commit", "commit", "open", "rollback")
 
@@ -128,6 +129,9 @@ class Pipeline(RuleBasedStateMachine):
 
     def emu(self) -> None:
         process = self._choose(self.world.emus, "emu")
+        if process.stopping and not process.busy():
+            self.world.kill(process)
+            return
         unit = self._choose(("unit-0", "unit-0", "unit-1"), "unit")
         self._advance(process, process.task(unit, process.unit), IN_EMU)
 

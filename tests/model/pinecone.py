@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from pinecone.errors import PineconeError, PineconeTimeoutError, ServiceError
+from pinecone.errors import PineconeError, PineconeTimeoutError, RateLimitError, ServiceError
 
 from aviary.index import Match, Record, Vector
 from tests.model.stepping import Clock, Outcome, pause
@@ -47,8 +47,8 @@ class IndexModel:
 
     def delete(self, namespace: str, ids: Sequence[str]) -> None:
         def apply() -> None:
-            for id in ids:
-                self.places.get(namespace, {}).pop(id, None)
+            for each in ids:
+                self.places.get(namespace, {}).pop(each, None)
 
         self._write("index.delete", apply)
 
@@ -56,10 +56,10 @@ class IndexModel:
         if pause("index.fetch") is not Outcome.GO:
             raise ServiceError
         place = self.places.get(namespace, {})
-        return {id: place[id] for id in ids if id in place}
+        return {each: place[each] for each in ids if each in place}
 
     def ids(self, namespace: str, prefix: str = "") -> Iterable[str]:
-        return sorted(id for id in self.places.get(namespace, {}) if id.startswith(prefix))
+        return sorted(each for each in self.places.get(namespace, {}) if each.startswith(prefix))
 
     def count(self, namespace: str) -> int:
         return len(self.places.get(namespace, {}))
@@ -68,6 +68,9 @@ class IndexModel:
         raise NotImplementedError
 
     def find(self, namespace: str, id: str) -> Match | None:
+        raise NotImplementedError
+
+    def clear(self, namespace: str) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -95,9 +98,9 @@ class IndexModel:
         error: PineconeError | None = None
         if self._clock.monotonic() >= write.until:
             error = PineconeTimeoutError("the model's index took too long")
-        elif outcome is Outcome.FAIL:
+        elif outcome in (Outcome.FAIL, Outcome.PART):
             write.is_over = True
-            error = ServiceError()
+            error = ServiceError() if outcome is Outcome.FAIL else RateLimitError(retry_after=1.0)
         elif outcome is not Outcome.GO:
             error = PineconeTimeoutError("the model's index was not heard")
         write.arrive()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import psycopg
-from psycopg.abc import Params, Query
+from psycopg.abc import Params
 
 from tests.model.stepping import Outcome, pause
 
@@ -19,10 +19,11 @@ STEPS = {
     "DELETE FROM sync.outbox": "delete",
     "UPDATE sync.claim SET messages": "clear",
     "pg_advisory_unlock": "unlock",
-    "INSERT INTO sync.outbox": "enqueue again",
     "SELECT source_id, cursor": "page: take",
     "WITH page": "page: enqueue",
-    "UPDATE sync.backfill": "page: move",
+    "INSERT INTO sync.outbox": "enqueue again",
+    "SET most_chunks": "note the chunks",
+    "SET cursor = coalesce": "page: move",
 }
 GONE_SECONDS = 10.0
 
@@ -32,8 +33,8 @@ class SteppedConnection(psycopg.Connection[Any]):
 
     admin: ClassVar[psycopg.Connection[Any]]
 
-    def execute(  # type: ignore[override]  # the base is generic in the row, and this one is not
-        self, query: Query, params: Params | None = None, *, prepare: bool | None = None, binary: bool = False
+    def execute(
+        self, query: Any, params: Params | None = None, *, prepare: bool | None = None, binary: bool = False
     ) -> psycopg.Cursor[Any]:
         step = next((name for known, name in STEPS.items() if known in str(query)), None)
         if step is None:

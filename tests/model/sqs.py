@@ -45,7 +45,7 @@ class QueueModel:
 
     # ---- what Pelican sees
 
-    def send(self, group: str, messages: Sequence[Message]) -> None:
+    def send(self, group: str, messages: Sequence[Message]) -> int | None:
         for call in calls(messages):
             outcome = pause("queue.send")
             match outcome:
@@ -57,6 +57,8 @@ class QueueModel:
                     self._take(group, call)
             if outcome is not Outcome.GO:
                 raise QueueError("the model's queue did not confirm a send")
+        # As the Date of an answer tells it: the end of that second.
+        return self._clock.wall_ms() // 1_000 * 1_000 + 999
 
     def set_aside(self, group: str, messages: Sequence[Message]) -> None:
         self.dead.extend(message.body for message in messages)

@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from greenlet import getcurrent, greenlet
 
-
 LOCK = "lock"
 
 

@@ -16,13 +16,17 @@ THEIR_OWN = (
 class User:
     """A session of somebody who writes. `harmed`: errors that no other user explains."""
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, name: str, connection: psycopg.Connection[Any]) -> None:
+        self._name = name
         self._connection = connection
         self._savepoints = 0
         self.harmed: list[str] = []
         # Nobody here waits for anybody: all sessions of the model are one thread.
         connection.execute("SET lock_timeout = '3ms'")
         connection.commit()
+
+    def __repr__(self) -> str:
+        return self._name
 
     def run(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
         """Statements of the open transaction, or of a new one."""

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +17,9 @@ import pelican.outbox
 import pelican.packing
 import pelican.shipper
 import pelican.worker
+from aviary.chunking import FEWEST_TOKENS, split
 from aviary.index import Record
-from aviary.source import index_metadata, render, vector_id
+from aviary.source import chunk_id, index_metadata, render, vector_id
 from emu.settings import EmuSettings
 from emu.worker import Emu
 from pelican.backfill import turn_page
@@ -44,9 +45,7 @@ KEYS = """
 (SELECT i FROM generate_series(1, 500) i WHERE hashtextextended(i::text, 0) & 15 = 3 ORDER BY i LIMIT 2)
 UNION ALL
 (SELECT i FROM generate_series(1, 500) i WHERE hashtextextended(i::text, 0) & 15 = 8 ORDER BY i LIMIT 1)"""
-WAITING = (
-    "SELECT EXISTS (SELECT FROM sync.outbox) OR EXISTS (SELECT FROM sync.backfill WHERE finished_at IS NULL)"
-)
+WAITING = "SELECT EXISTS (SELECT FROM sync.outbox) OR EXISTS (SELECT FROM sync.backfill WHERE finished_at IS NULL)"
 USERS, PELICANS, EMUS = 2, 2, 2
 # Clocks of hosts differ; a quarter of a claim's time is left for that.
 SKEW_MS = (-1_500, 1_500)
@@ -57,7 +56,12 @@ INSERT INTO products (id, sku, name, price) SELECT i, 's' || i, 'old chair', 0 F
 SET session_replication_role = origin;
 DELETE FROM sync.outbox;
 DELETE FROM sync.backfill;
-UPDATE sync.claim SET messages = 0"""
+UPDATE sync.claim SET messages = 0;
+UPDATE sync.source SET most_chunks = 1"""
+
+
+class DriftError(AssertionError):
+    """The promise does not hold."""
 
 
 class Process:
@@ -78,6 +82,9 @@ class Process:
 
     def busy(self) -> list[Task]:
         return [task for task in self.tasks.values() if not task.done]
+
+    def __repr__(self) -> str:
+        return self.name
 
     def finish(self) -> None:
         """All that it has under way goes well to its end."""
@@ -142,12 +149,15 @@ class EmuProcess(Process):
         self.emu = Emu(world.emu_settings, queue=world.queue, index=world.index, embedder=world.embedder)
         stopping = self.emu._stopping
 
-        def wait(_: float | None = None) -> bool:
+        def wait(seconds: float | None = None) -> bool:
             pause("wait")
+            if not stopping.is_set():
+                world.pass_time(seconds or 0.0)
             return stopping.is_set()
 
-        setattr(stopping, "wait", wait)  # noqa: B010 - a wait takes no time of ours, and others go on meanwhile
-        self.emu._processor._embedding = Turnstile()  # type: ignore[assignment]
+        setattr(stopping, "wait", wait)  # noqa: B010 - a method, and mypy knows
+        self.emu._limiter._clock = world.clock.monotonic
+        self.emu._places._embedding = Turnstile()  # type: ignore[assignment]
         self.emu._keeper._asking = Turnstile()  # type: ignore[assignment]
 
     @property
@@ -201,8 +211,10 @@ class World:
         self.admin.execute(f"ALTER DATABASE {store.name} SET synchronous_commit = off")
         self.admin.execute("SET lock_timeout = '20ms'; SET timezone = 'UTC'")
         SteppedConnection.admin = self.admin
-        self.users = [User(self._closing.enter_context(psycopg.connect(store.dsn()))) for _ in range(USERS)]
-        self.pelican_settings = settings_for(store)
+        self.users = [
+            User(f"user-{n}", self._closing.enter_context(psycopg.connect(store.dsn()))) for n in range(USERS)
+        ]
+        self.pelican_settings = settings_for(store, chunk_tokens=FEWEST_TOKENS, chunk_overlap_tokens=4)
         self.emu_settings = EmuSettings(
             queue_url="model", dlq_url="model", pinecone_api_key=SecretStr("model"), index_host="model"
         )
@@ -237,10 +249,9 @@ class World:
         self.index = IndexModel(self.clock)
         version = self.admin.execute("SELECT nextval('sync.version')").fetchone()
         assert version is not None
-        expected = self.expected()
         self.index.places["products"] = {
-            id: Record(id, vector_of(self.texts[id]), {**metadata, "_version": version[0]})
-            for id, metadata in expected.items()
+            place: record._replace(metadata={**record.metadata, "_version": version[0]})
+            for place, record in self.expected().items()
         }
         self.defects.clear()
         self.pelicans = [PelicanProcess(self, f"pelican-{n}", SKEW_MS[n]) for n in range(PELICANS)]
@@ -272,16 +283,16 @@ class World:
         self._replace([process])
 
     def backfill(self) -> None:
-        try:
+        # Whoever asks while a page is being turned is told to ask again.
+        with suppress(psycopg.errors.LockNotAvailable):
             self.admin.execute("SELECT sync.request_backfill(%s)", (self.source_id,))
-        except psycopg.errors.LockNotAvailable:
-            pass  # a page is being turned: whoever asks is told to ask again
 
     def drain(self, *, late: bool) -> None:
         """No more faults, no more writers: everything that is left is done. What was held up on its way goes on first,
         or, if it is `late`, when others have done its work."""
         for user in self.users:
             user.commit()
+        self._replace([each for each in self.emus if each.stopping and not each.busy()])
         held = [process for process in (*self.pelicans, *self.emus) if process.busy()]
         if late:
             self._replace(held)
@@ -290,14 +301,14 @@ class World:
             self.queue.arrive()
         for process in held:
             process.finish()
-        self._replace([emu for emu in self.emus if emu.stopping])
+        self._replace([each for each in self.emus if each.stopping])
         self._settle()
 
     def _replace(self, processes: Sequence[Process]) -> None:
         """Others take their place, and Postgres ends the sessions of those that are stopped."""
-        for number, pelican in enumerate(self.pelicans):
-            if pelican in processes:
-                pelican.cut()
+        for number, one in enumerate(self.pelicans):
+            if one in processes:
+                one.cut()
                 self.pelicans[number] = PelicanProcess(self, f"pelican-{self.number()}", SKEW_MS[number])
         for number, each in enumerate(self.emus):
             if each in processes:
@@ -307,10 +318,10 @@ class World:
         """Until nothing waits, in as little time as it takes: what is late by now may not be too late to do harm."""
         left = -1
         for _ in range(ROUNDS):
-            for pelican in self.pelicans:
-                pelican.task("house", pelican.page)
-                pelican.task("worker", pelican.turn)
-                pelican.finish()
+            for one in self.pelicans:
+                one.task("house", one.page)
+                one.task("worker", one.turn)
+                one.finish()
             for each in self.emus:
                 each.task("unit-0", each.unit)
                 each.finish()
@@ -328,25 +339,37 @@ class World:
 
     # ---- what must be
 
-    def expected(self) -> dict[str, dict[str, Any]]:
-        """f(table): vector id → metadata without the version."""
+    def expected(self) -> dict[str, Record]:
+        """f(table), by vector id, in version 0."""
         (source,) = sources(self.admin)
+        chunking = self.pelican_settings.chunking
         cursor = self.admin.execute("SELECT * FROM products")
         names = [column.name for column in cursor.description or ()]
-        rows = [dict(zip(names, values, strict=True)) for values in cursor]
-        documents = [document for row in rows if (document := render(source, str(row["id"]), row))]
-        self.texts = {vector_id(document.key): document.text for document in documents}
-        return {vector_id(document.key): _without_version(index_metadata(document, 0)) for document in documents}
+        records: dict[str, Record] = {}
+        for values in cursor:
+            row = dict(zip(names, values, strict=True))
+            document = render(source, str(row["id"]), row, chunking)
+            if document is None:
+                continue
+            text, main = document.text, vector_id(document.key)
+            spans = [(0, len(text))]
+            if chunking.most_of(text) > 1:
+                spans = split(text, self.embedder.tokens([text])[0], chunking)
+            for number, (start, end) in enumerate(spans):
+                metadata = index_metadata(document, 0, number, len(spans))
+                records[chunk_id(main, number)] = Record(chunk_id(main, number), vector_of(text[start:end]), metadata)
+        return records
 
     def check(self) -> None:
-        """index = f(table): the same ids, the metadata of each row as it is, and the vector of its text."""
-        expected = self.expected()
-        found = self.index.places.get("products", {})
-        assert {id: _without_version(record.metadata) for id, record in found.items()} == expected
-        for id, record in found.items():
-            assert (record.values == vector_of(self.texts[id])).all(), f"{id} has the vector of another text"
-        assert set(self.index.places) <= {"products"}
-        assert self.queue.dead == []
+        """index = f(table): the same ids, the metadata of each row as it is, and the vectors of its text."""
+        expected, found = self.expected(), self.index.places.get("products", {})
+        wrong = {
+            place: (found.get(place), expected.get(place))
+            for place in expected.keys() | found.keys()
+            if place not in found or place not in expected or not _same(found[place], expected[place])
+        }
+        if wrong or self.queue.dead or set(self.index.places) > {"products"}:
+            raise DriftError(f"the index is not f(table): {wrong}, dead letters: {self.queue.dead}")
         self.check_nobody_harmed()
 
     def check_nobody_harmed(self) -> None:
@@ -354,6 +377,7 @@ class World:
         assert self.defects == []
 
 
-def _without_version(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metadata.items() if name != "_version"}
-
+def _same(found: Record, expected: Record) -> bool:
+    metadata = {name: value for name, value in found.metadata.items() if name != "_version"}
+    expected_metadata = {name: value for name, value in expected.metadata.items() if name != "_version"}
+    return metadata == expected_metadata and bool((found.values == expected.values).all())
