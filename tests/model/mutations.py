@@ -12,7 +12,6 @@ import emu.planning
 import emu.processor
 import emu.rows
 import emu.worker
-import pelican.outbox
 from emu.lease import Lease
 from emu.worker import Emu
 from pelican.shipper import Shipper
@@ -58,34 +57,7 @@ MUTATIONS = (
         "ship",
         "self._send(claim)",
         "self._outbox.finish(claim); self._send(claim)",
-    ),
-    Mutation(
-        "rows that came after the claim are deleted with it",
-        pelican.outbox,
-        "_DONE",
-        "seq = ANY (%s)",
-        "(true OR seq = ANY (%s))",
-    ),
-    Mutation(
-        "an unfinished claim is not voided",
-        Shipper,
-        "_void_earlier",
-        "if not earlier.messages or old:",
-        "if True:",
-    ),
-    Mutation(
-        "a message that came after its claim had expired counts",
-        emu.planning,
-        "plan",
-        "message.sent_at_ms > batch.expires_at_ms",
-        "False",
-    ),
-    Mutation(
-        "a claim never runs out of time",
-        Shipper,
-        "_check_time",
-        "self._clock() - claim.at > self._claim_seconds",
-        "False",
+        is_quick=True,
     ),
     Mutation(
         "the oldest change of a unit is kept",
@@ -93,27 +65,7 @@ MUTATIONS = (
         "plan",
         "if before and before.change.version > change.version:",
         "if before:",
-    ),
-    Mutation(
-        "what is stored is never newer",
-        emu.processor.Processor,
-        "_newer",
-        "_version(record) >= task.change.version",
-        "False",
-    ),
-    Mutation(
-        "a message received again is not compared",
-        emu.planning,
-        "plan",
-        "compare=message.times > 1 or ",
-        "compare=",
-    ),
-    Mutation(
-        "a stored vector is kept because Pelican says so",
-        emu.rows,
-        "has_hash",
-        'record.metadata.get("_text_hash") == change.text_hash',
-        "change.text_unchanged",
+        is_quick=True,
     ),
     Mutation(
         "messages are acknowledged before they are worked on",
@@ -130,32 +82,12 @@ MUTATIONS = (
         "if False:",
     ),
     Mutation(
-        "a lease is counted from the answer",
-        Emu,
-        "_receive",
-        "return messages, self._keeper.take(messages, asked_at)",
-        "return messages, self._keeper.take(messages, now())",
-    ),
-    Mutation(
-        "an extension counts however late it was answered",
-        Lease,
-        "extended",
-        "if now() >= self._deadline:",
-        "if False:",
-    ),
-    Mutation(
-        "messages are given back while a write for them is on its way",
-        Lease,
-        "revoke",
-        "if self._writing:",
-        "if False:",
-    ),
-    Mutation(
         "what a shorter text leaves over stays",
         emu.rows,
         "surplus",
         "range(count, most)",
         "range(count, count)",
+        is_quick=True,
     ),
     Mutation(
         "TRUNCATE is not seen",

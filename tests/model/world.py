@@ -115,6 +115,7 @@ class PelicanProcess(Process):
         service.gate._clock = world.clock.monotonic
         self._worker = service.worker()
         self._worker._shipper._clock = world.clock.monotonic
+        self._worker._shipper._queue_clock._monotonic = world.clock.monotonic
         self._house = PostgresOutbox(service._connect_worker)
 
     def turn(self) -> None:
@@ -220,6 +221,8 @@ class World:
         )
         self.embedder = SteppedEmbedder()
         self.defects: list[str] = []
+        # All that were ever started in this run: also those in whose place there are others.
+        self._processes: list[Process] = []
         self._patch(patch)
         self.source_id = int(store.value("SELECT id FROM sync.source"))
         self.keys = [int(row[0]) for row in self.admin.execute(KEYS)]
@@ -243,6 +246,7 @@ class World:
 
     def reset(self) -> None:
         """Some rows, all of them in the index; nothing under way."""
+        self.abandon()
         self.admin.execute(RESET % ", ".join(map(str, self.keys)))
         self.clock.seconds = 1_000.0
         self.queue = QueueModel(self.clock)
@@ -254,8 +258,8 @@ class World:
             for place, record in self.expected().items()
         }
         self.defects.clear()
-        self.pelicans = [PelicanProcess(self, f"pelican-{n}", SKEW_MS[n]) for n in range(PELICANS)]
-        self.emus = [EmuProcess(self, f"emu-{n}") for n in range(EMUS)]
+        self.pelicans = [self._start_pelican(number) for number in range(PELICANS)]
+        self.emus = [self._start_emu() for _ in range(EMUS)]
 
     def close(self) -> None:
         self.abandon()
@@ -263,8 +267,9 @@ class World:
 
     def abandon(self) -> None:
         """End all that is under way."""
-        for process in (*self.pelicans, *self.emus):
+        for process in self._processes:
             process.crash()
+        self._processes.clear()
         for user in self.users:
             user.rollback()
 
@@ -309,10 +314,20 @@ class World:
         for number, one in enumerate(self.pelicans):
             if one in processes:
                 one.cut()
-                self.pelicans[number] = PelicanProcess(self, f"pelican-{self.number()}", SKEW_MS[number])
+                self.pelicans[number] = self._start_pelican(number)
         for number, each in enumerate(self.emus):
             if each in processes:
-                self.emus[number] = EmuProcess(self, f"emu-{self.number()}")
+                self.emus[number] = self._start_emu()
+
+    def _start_pelican(self, number: int) -> PelicanProcess:
+        process = PelicanProcess(self, f"pelican-{self.number()}", SKEW_MS[number])
+        self._processes.append(process)
+        return process
+
+    def _start_emu(self) -> EmuProcess:
+        process = EmuProcess(self, f"emu-{self.number()}")
+        self._processes.append(process)
+        return process
 
     def _settle(self) -> None:
         """Until nothing waits, in as little time as it takes: what is late by now may not be too late to do harm."""
