@@ -57,7 +57,6 @@ MUTATIONS = (
         "ship",
         "self._send(claim)",
         "self._outbox.finish(claim); self._send(claim)",
-        is_quick=True,
     ),
     Mutation(
         "the oldest change of a unit is kept",
