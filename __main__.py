@@ -61,6 +61,7 @@ groups = SecurityGroups(
     SecurityGroupsArgs(
         vpc_id=network.vpc_id,
         allowed_cidrs=config.web.allowed_cidrs,
+        http=config.web.http_redirect,
         https=bool(config.web.domain_name),
         endpoints=config.network.interface_endpoints,
         s3_prefix_list_id=network.s3_prefix_list_id,
@@ -105,12 +106,6 @@ messaging = Messaging(
         webhooks=config.notifications.webhooks,
     ),
 )
-secrets = Secrets(
-    name,
-    SecretsArgs(
-        pinecone_api_key=config.pinecone_api_key, key_arn=encryption.key_arn, recovery_days=config.recovery_days
-    ),
-)
 index = VectorIndex(
     name,
     VectorIndexArgs(
@@ -124,6 +119,9 @@ index = VectorIndex(
         adopt=config.index.adopt,
         api_key=config.pinecone_api_key,
     ),
+)
+secrets = Secrets(
+    name, SecretsArgs(pinecone_api_key=config.pinecone_api_key, key_arn=encryption.key_arn, after=[index])
 )
 registry = Registry(
     name,
@@ -141,7 +139,7 @@ access_logs = (
 )
 certificate = (
     Certificate(name, CertificateArgs(domain_name=config.web.domain_name, hosted_zone_id=config.web.hosted_zone_id))
-    if config.web.domain_name
+    if config.web.domain_name and not config.web.certificate_arn
     else None
 )
 load_balancer = LoadBalancer(
@@ -153,7 +151,8 @@ load_balancer = LoadBalancer(
         access_logs_bucket=access_logs.bucket if access_logs else config.web.access_log_bucket,
         domain_name=config.web.domain_name,
         hosted_zone_id=config.web.hosted_zone_id,
-        certificate_arn=certificate.arn if certificate else None,
+        certificate_arn=certificate.arn if certificate else config.web.certificate_arn or None,
+        http_redirect=config.web.http_redirect,
         deletion_protection=config.deletion_protection,
         before=[access_logs.ready] if access_logs else [],
     ),

@@ -23,12 +23,12 @@ ARROWS = {
     "sqs:ReceiveMessage": ("receive", True),
     "sns:Publish": ("publish", False),
 }
-# What starting a task needs, by the service of the action: the part, what the arrow says, and whether it points there.
-STARTS = {
-    "ecr": (REGISTRY, "images", False),
-    "secretsmanager": (SECRETS, "secrets", False),
-    "logs": (WATCH, "logs", True),
-}
+# What starting a task needs: the part, the services of the actions, what the arrow says, and whether it points there.
+STARTS = (
+    (REGISTRY, {"ecr"}, "images", False),
+    (SECRETS, {"secretsmanager", "ssm"}, "secrets", False),
+    (WATCH, {"logs"}, "logs", True),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +158,9 @@ class _Parts:
         repositories = list(graph.of("aws:ecr:Repository"))
         yield _part(REGISTRY, "ECR", [f"{len(repositories)} repositories"], "account", "account")
         made_by_rds = sum(bool(d.inputs.get("manageMasterUserPassword")) for d in graph.of("aws:rds:Instance"))
-        count = len(list(graph.of("aws:secretsmanager:Secret"))) + made_by_rds
-        yield _part(SECRETS, "Secrets Manager", [f"{count} secrets"], "account", "account")
+        parameters = len(list(graph.of("aws:ssm:Parameter")))
+        lines = [f"{parameters} in Parameter Store", f"{made_by_rds} in Secrets Manager"]
+        yield _part(SECRETS, "Secrets", lines, "account", "account")
         alarms, groups = (
             len(list(graph.of("aws:cloudwatch:MetricAlarm"))),
             len(list(graph.of("aws:cloudwatch:LogGroup"))),
@@ -195,8 +196,10 @@ def _arrows(graph: Graph, parts: tuple[Part, ...]) -> Iterator[Arrow]:
     yield from _connections(graph, parts)
     yield from _work(graph)
     tasks = {p.task for p in permissions(graph)}
-    for service, (part, label, there) in STARTS.items():
-        starting = {p.task for p in permissions(graph) if p.use == "start" and p.actions[0].startswith(f"{service}:")}
+    for part, services, label, there in STARTS:
+        starting = {
+            p.task for p in permissions(graph) if p.use == "start" and p.actions[0].partition(":")[0] in services
+        }
         for who in _together(starting, tasks):
             yield Arrow(who, part, label, dashed=True) if there else Arrow(part, who, label, dashed=True)
     for queue in graph.of("aws:sqs:Queue"):

@@ -49,9 +49,9 @@ FREE = {
     "aws:s3:BucketServerSideEncryptionConfiguration",
     "aws:s3:BucketVersioning",
     "aws:scheduler:ScheduleGroup",
-    "aws:secretsmanager:SecretVersion",
     "aws:sns:TopicPolicy",
     "aws:sqs:QueuePolicy",
+    "aws:ssm:Parameter",  # of the standard tier
     "aws:vpc:SecurityGroupEgressRule",
     "aws:vpc:SecurityGroupIngressRule",
     "aws:wafv2:WebAclAssociation",
@@ -245,7 +245,6 @@ PRICED: dict[str, Callable[[Graph, Resource, Prices], Iterator[Line]]] = {
     "aws:wafv2:WebAcl": _web_acl,
     "aws:cloudwatch:Dashboard": _flat("observability", "dashboard", "dashboard_month"),
     "aws:kms:Key": _flat("secrets and keys", "key", "kms_key_month"),
-    "aws:secretsmanager:Secret": _flat("secrets and keys", "secret {}", "secret_month"),
     "aws:sqs:Queue": lambda *_: iter(()),  # its requests are in _polling() and rates()
 }
 

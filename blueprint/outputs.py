@@ -94,10 +94,9 @@ def _vpc(name: str, inputs: Inputs) -> dict[str, Any]:
     return {"vpcId": f"vpc-{name}", "routeTables": tables, **subnets}
 
 
-def _secret(name: str, inputs: Inputs) -> dict[str, Any]:
-    full = str(inputs.get("name") or name)
-    made = arn("secretsmanager", f"secret:{full}-AbCdEf")
-    return {"id": made, "arn": made, "name": full}
+def _parameter(name: str, inputs: Inputs) -> dict[str, Any]:
+    full = _physical(name, inputs)
+    return {"id": full, "arn": arn("ssm", f"parameter/{full}"), "name": full, "version": 1}
 
 
 def _log_group(name: str, inputs: Inputs) -> dict[str, Any]:
@@ -167,8 +166,7 @@ MADE: Mapping[str, Made] = {
         "arn": arn("elasticloadbalancing", f"targetgroup/{name}/0123456789abcdef"),
         "arnSuffix": f"targetgroup/{name}/0123456789abcdef",
     },
-    "aws:secretsmanager/secret:Secret": _secret,
-    "aws:secretsmanager/secretVersion:SecretVersion": lambda name, _: {"versionId": f"version-{name}"},
+    "aws:ssm/parameter:Parameter": _parameter,
     "aws:cloudwatch/logGroup:LogGroup": _log_group,
     "aws:cloudwatch/dashboard:Dashboard": lambda name, inputs: {"dashboardName": inputs.get("dashboardName") or name},
     "aws:kms/key:Key": lambda name, _: {

@@ -1,7 +1,8 @@
 """Run once, by a person, before anything else: `pulumi up` in this folder (docs/deploy.md has every step).
 
-It makes the bucket and the key for Pulumi's state, the bucket for prod's access logs, and four roles for GitHub's workflows, which hold no AWS keys:
-preview (pull requests, reads), drift (main, reads), and deploy in the environments dev and prod.
+It makes the bucket and the key for Pulumi's state, the bucket for prod's access logs, the certificate of prod's domain, and
+four roles for GitHub's workflows, which hold no AWS keys: preview (pull requests, reads), drift (main, reads), and deploy
+in the environments dev and prod.
 """
 
 import re
@@ -17,6 +18,7 @@ from bootstrap.roles import Roles
 from bootstrap.state import State
 from components.access_logs import AccessLogs, AccessLogsArgs
 from components.account import Account
+from components.certificate import Certificate, CertificateArgs
 
 config = pulumi.Config()
 repository = config.require("repository")
@@ -24,6 +26,12 @@ if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
     raise pulumi.RunError(
         f"aviary-bootstrap:repository is {repository!r}, but it must be owner/name; "
         "run `pulumi config set repository owner/name`"
+    )
+domain_name, hosted_zone_id = config.get("domainName") or "", config.get("hostedZoneId") or ""
+if hosted_zone_id and not domain_name:
+    raise pulumi.RunError(
+        "aviary-bootstrap:domainName is '', but it must be set, because hostedZoneId is; "
+        "run `pulumi config set domainName search.example.org`"
     )
 
 region = aws.get_region_output().region
@@ -42,6 +50,16 @@ access_logs = AccessLogs(
     ),
     opts=pulumi.ResourceOptions(protect=True),
 )
+# That the domain is ours is proven by a person, which must not hold up a deployment; and the certificate outlives the stack.
+certificate = (
+    Certificate(
+        "aviary",
+        CertificateArgs(domain_name=domain_name, hosted_zone_id=hosted_zone_id),
+        opts=pulumi.ResourceOptions(protect=True),
+    )
+    if domain_name
+    else None
+)
 roles = Roles(
     "aviary-github",
     repository=repository,
@@ -49,6 +67,7 @@ roles = Roles(
     create_provider=config.get_bool("createProvider") is not False,
     state=state,
     access_logs_arn=access_logs.arn,
+    certificate_is_made_here=certificate is not None,
     account_id=account_id,
     partition=partition,
 )
@@ -56,6 +75,9 @@ roles = Roles(
 pulumi.export("PULUMI_BACKEND_URL", state.backend_url)
 pulumi.export("PULUMI_SECRETS_PROVIDER", state.secrets_provider)
 pulumi.export("ACCESS_LOG_BUCKET", access_logs.bucket)
+if certificate:
+    pulumi.export("CERTIFICATE_VALIDATION", certificate.validation)
+    pulumi.export("CERTIFICATE_ARN", certificate.arn)
 pulumi.export("AWS_PREVIEW_ROLE_ARN", roles.preview.arn)
 pulumi.export("AWS_DRIFT_ROLE_ARN", roles.drift.arn)
 pulumi.export("AWS_DEPLOY_ROLE_ARN_dev", roles.deploy["dev"].arn)

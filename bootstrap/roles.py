@@ -44,8 +44,22 @@ CONTENTS = (
     "logs:GetLogEvents",
     "logs:StartQuery",
     "sqs:ReceiveMessage",
-    "ssm:GetParameter",
-    "ssm:GetParameters",
+)
+# Parameters hold keys; Aviary's own may be compared with what was deployed.
+PARAMETERS = ("ssm:GetParameter", "ssm:GetParameterHistory", "ssm:GetParameters", "ssm:GetParametersByPath")
+# All that makes or changes a certificate. A deployment needs none of it where the certificate is made here.
+CERTIFICATE_ACTIONS = (
+    "acm:AddTagsToCertificate",
+    "acm:DeleteCertificate",
+    "acm:ExportCertificate",
+    "acm:ImportCertificate",
+    "acm:PutAccountConfiguration",
+    "acm:RemoveTagsFromCertificate",
+    "acm:RenewCertificate",
+    "acm:RequestCertificate",
+    "acm:ResendValidationEmail",
+    "acm:RevokeCertificate",
+    "acm:UpdateCertificateOptions",
 )
 # Who runs under the roles that a deployment makes.
 PASSED_TO = (
@@ -72,6 +86,7 @@ class Roles(pulumi.ComponentResource):
         create_provider: bool,
         state: State,
         access_logs_arn: pulumi.Output[str],
+        certificate_is_made_here: bool,
         account_id: pulumi.Input[str],
         partition: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
@@ -97,7 +112,9 @@ class Roles(pulumi.ComponentResource):
         self.drift = self._role("drift", f"ref:refs/heads/{main_branch}", ONE_HOUR_SECONDS)
         self._managed("drift", self.drift, "ReadOnlyAccess")
         self._may(
-            "drift", self.drift, [*self._state_statements(write=True), self._secret_to_compare(), _nothing_of(CONTENTS)]
+            "drift",
+            self.drift,
+            [*self._state_statements(write=True), *self._parameter_to_compare(), _denied("NoContents", CONTENTS)],
         )
         self.deploy = {}
         for environment in ENVIRONMENTS:
@@ -105,7 +122,11 @@ class Roles(pulumi.ComponentResource):
             role = self._role(label, f"environment:{environment}", TWO_HOURS_SECONDS)
             # Everything but IAM and the organisation, as AWS itself defines it.
             self._managed(label, role, "PowerUserAccess")
-            self._may(label, role, [*self._state_statements(write=True), *self._roles_of_tasks(), self._traces()])
+            statements = [*self._state_statements(write=True), *self._roles_of_tasks(), self._traces()]
+            # dev may have a domain too, and then makes its own certificate.
+            if environment == "prod" and certificate_is_made_here:
+                statements.append(_denied("LeaveTheCertificate", CERTIFICATE_ACTIONS))
+            self._may(label, role, statements)
             self.deploy[environment] = role
         self.register_outputs({"preview": self.preview.arn, "drift": self.drift.arn})
 
@@ -166,16 +187,22 @@ class Roles(pulumi.ComponentResource):
             },
         ]
 
-    def _secret_to_compare(self) -> dict[str, Any]:
-        """A refresh compares the stored secret with the deployed one; the prefix is the program's own."""
-        return {
-            "Sid": "CompareSecrets",
-            "Effect": "Allow",
-            "Action": ["secretsmanager:GetSecretValue"],
-            "Resource": [
-                pulumi.Output.format("arn:{}:secretsmanager:*:{}:secret:aviary-*", self._partition, self._account_id)
-            ],
-        }
+    def _parameter_to_compare(self) -> list[dict[str, Any]]:
+        """A refresh compares the stored Pinecone key with the deployed one. The prefix is the program's own. The stacks'
+        encryption keys are not made yet, so that any of the account's is named, for these parameters alone."""
+        ours = pulumi.Output.format("arn:{}:ssm:*:{}:parameter/aviary-*", self._partition, self._account_id)
+        return [
+            {"Sid": "CompareParameters", "Effect": "Allow", "Action": ["ssm:GetParameter"], "Resource": [ours]},
+            {"Sid": "NoOtherParameters", "Effect": "Deny", "Action": list(PARAMETERS), "NotResource": [ours]},
+            {
+                "Sid": "DecryptParameters",
+                "Effect": "Allow",
+                "Action": ["kms:Decrypt"],
+                "Resource": [pulumi.Output.format("arn:{}:kms:*:{}:key/*", self._partition, self._account_id)],
+                # https://docs.aws.amazon.com/kms/latest/developerguide/services-parameter-store.html
+                "Condition": {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": ours}},
+            },
+        ]
 
     def _traces(self) -> dict[str, Any]:
         """Whoever deploys cannot remove the traces of what was deployed. The wildcards make the denial stricter."""
@@ -226,6 +253,6 @@ class Roles(pulumi.ComponentResource):
         ]
 
 
-def _nothing_of(actions: Sequence[str]) -> dict[str, Any]:
+def _denied(sid: str, actions: Sequence[str]) -> dict[str, Any]:
     """A denial may be as wide as it likes."""
-    return {"Sid": "NoContents", "Effect": "Deny", "Action": list(actions), "Resource": "*"}
+    return {"Sid": sid, "Effect": "Deny", "Action": list(actions), "Resource": "*"}

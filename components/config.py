@@ -17,7 +17,7 @@ Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
 Image = Annotated[str, StringConstraints(pattern=r"^(\S+[:@]\S+)?$")]
 LogDays = Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 3653]
-Endpoint = Literal["ecr.api", "ecr.dkr", "logs", "secretsmanager", "sqs", "sns", "kms", "monitoring"]
+Endpoint = Literal["ecr.api", "ecr.dkr", "logs", "secretsmanager", "ssm", "sqs", "sns", "kms", "monitoring"]
 
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
 MEMORY_MIB_BY_CPU: Mapping[int, range] = {
@@ -113,8 +113,17 @@ class Web(Section):
     domain_name: str = Field(
         default="",
         pattern=r"^([a-z0-9-]+\.)*[a-z0-9-]*$",
-        description="Host name of the frontend, for which a certificate is made; empty: plain HTTP",
+        description="Host name of the frontend, which then speaks HTTPS; empty: plain HTTP",
         examples=["search.example.org"],
+    )
+    certificate_arn: str = Field(
+        default="",
+        pattern=r"^(arn:[\w-]+:acm:[\w-]+:\d{12}:certificate/[\w-]+)?$",
+        description="Certificate of the domain that is there already, such as the bootstrap's; empty: one of the stack's own",
+        examples=["arn:aws:acm:us-east-1:123456789012:certificate/00000000-0000-0000-0000-000000000000"],
+    )
+    http_redirect: bool = Field(
+        default=True, description="Port 80 is open and leads to HTTPS; off, which needs a domain: it is closed"
     )
     hosted_zone_id: str = Field(
         default="",
@@ -143,9 +152,16 @@ class Web(Section):
     )
 
     @model_validator(mode="after")
-    def _zone_needs_a_domain(self) -> Self:
-        if self.hosted_zone_id and not self.domain_name:
-            raise RuleError("domain_name", "it must be set, because webHostedZoneId is", "search.example.org")
+    def _names_need_a_domain(self) -> Self:
+        for key, needs_it in (("webHostedZoneId", self.hosted_zone_id), ("webCertificateArn", self.certificate_arn)):
+            if needs_it and not self.domain_name:
+                raise RuleError("domain_name", f"it must be set, because {key} is", "search.example.org")
+        return self
+
+    @model_validator(mode="after")
+    def _some_port_is_open(self) -> Self:
+        if not self.domain_name and not self.http_redirect:
+            raise RuleError("http_redirect", "without webDomainName it must be on: port 80 is the only way in", True)
         return self
 
     @model_validator(mode="after")
@@ -228,7 +244,7 @@ class StackConfig(Section):
         default=False, description="`pulumi destroy` takes no last snapshot, and deletes images and access logs"
     )
     recovery_days: int = Field(
-        default=30, ge=7, le=30, description="Days in which a deleted key or secret can be brought back"
+        default=30, ge=7, le=30, description="Days in which the deleted encryption key can be brought back"
     )
     log_retention_days: LogDays = Field(default=30, description="Days that every log group keeps its lines")
     container_insights: Literal["disabled", "enabled", "enhanced"] = Field(

@@ -58,6 +58,8 @@ def read() -> StackConfig:
         config = StackConfig(**values, region=region or "-", pinecone_api_key=api_key or pulumi.Output.from_input(""))
     except ValidationError as error:
         problems += [_sentence(bag.name, known, found) for found in error.errors()]
+    else:
+        problems += _misplaced(bag.name, config)
     if problems:
         raise ConfigurationError("\n".join(sorted(problems)))
     return config
@@ -69,6 +71,16 @@ def table() -> str:
     lines += [f"| `{k.name}` | {_values(k)} | {_shown(k.default)} | {k.info.description} |" for k in keys()]
     lines.append(f"| `{PINECONE_API_KEY}` | secret | none | API key of Pinecone |")
     return "\n".join(lines)
+
+
+def _misplaced(project: str, config: StackConfig) -> list[str]:
+    """A load balancer takes certificates of its own region only, and AWS says so after the database is made."""
+    given_arn = config.web.certificate_arn
+    if not given_arn or given_arn.split(":")[3] == config.region:
+        return []
+    where = f"it must be in {config.region}, where the load balancer is (aws:region)"
+    mend = "run `pulumi config set webCertificateArn` with one that was made there"
+    return [f"{project}:webCertificateArn is {given_arn!r}, but {where}; {mend}"]
 
 
 def _names(project: str) -> set[str]:

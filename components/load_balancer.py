@@ -16,7 +16,8 @@ FAILURES_BEFORE_UNHEALTHY = 5
 
 @dataclass(frozen=True, kw_only=True)
 class LoadBalancerArgs:
-    """`certificate_arn` is None for a stack without a domain, which speaks plain HTTP."""
+    """`certificate_arn` is None for a stack without a domain, which speaks plain HTTP. With one, plain HTTP is redirected
+    (`http_redirect`) or not heard at all."""
 
     vpc_id: pulumi.Input[str]
     subnet_ids: pulumi.Input[list[str]]
@@ -25,6 +26,7 @@ class LoadBalancerArgs:
     domain_name: str
     hosted_zone_id: str
     certificate_arn: pulumi.Input[str] | None
+    http_redirect: bool
     deletion_protection: bool
     before: Sequence[pulumi.Resource] = ()
 
@@ -74,7 +76,7 @@ class LoadBalancer(pulumi.ComponentResource):
             },
             opts=self._child,
         )
-        self.ready = self._listen(name, balancer, targets, args.certificate_arn)
+        self.ready = self._listen(name, balancer, targets, args)
         if args.hosted_zone_id:
             aws.route53.Record(
                 name,
@@ -111,28 +113,29 @@ class LoadBalancer(pulumi.ComponentResource):
         name: str,
         balancer: aws.lb.LoadBalancer,
         targets: aws.lb.TargetGroup,
-        certificate_arn: pulumi.Input[str] | None,
+        args: LoadBalancerArgs,
     ) -> aws.lb.Listener:
-        """The listener that forwards; with a certificate, plain HTTP only redirects to it."""
+        """The listener that forwards; with a certificate, plain HTTP at most redirects to it."""
         forward: aws.lb.ListenerDefaultActionArgsDict = {"type": "forward", "target_group_arn": targets.arn}
-        if certificate_arn is None:
+        if args.certificate_arn is None:
             return self._listener(f"{name}-http", balancer, HTTP_PORT, forward)
-        self._listener(
-            f"{name}-http",
-            balancer,
-            HTTP_PORT,
-            {
-                "type": "redirect",
-                "redirect": {"port": str(HTTPS_PORT), "protocol": "HTTPS", "status_code": "HTTP_301"},
-            },
-        )
+        if args.http_redirect:
+            self._listener(
+                f"{name}-http",
+                balancer,
+                HTTP_PORT,
+                {
+                    "type": "redirect",
+                    "redirect": {"port": str(HTTPS_PORT), "protocol": "HTTPS", "status_code": "HTTP_301"},
+                },
+            )
         return aws.lb.Listener(
             f"{name}-https",
             load_balancer_arn=balancer.arn,
             port=HTTPS_PORT,
             protocol="HTTPS",
             ssl_policy=TLS_POLICY,
-            certificate_arn=certificate_arn,
+            certificate_arn=args.certificate_arn,
             default_actions=[forward],
             opts=self._child,
         )

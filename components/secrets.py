@@ -1,5 +1,6 @@
-"""The Pinecone API key, as tasks get it."""
+"""The Pinecone API key, as tasks get it: an encrypted parameter."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -8,38 +9,34 @@ import pulumi_aws as aws
 
 @dataclass(frozen=True, kw_only=True)
 class SecretsArgs:
+    """`after`: resources that use the key themselves. One that refuses a new key keeps it from the tasks."""
+
     pinecone_api_key: pulumi.Output[str]
     key_arn: pulumi.Input[str]
-    recovery_days: int
+    after: Sequence[pulumi.Resource] = ()
 
 
 class Secrets(pulumi.ComponentResource):
-    """`pinecone_api_key_arn` is for policies; `pinecone_api_key_reference` is for a task's `secrets` and names the
-    version, so that a new key starts new tasks."""
+    """`pinecone_api_key_arn` is for policies and for a task's `secrets`; `pinecone_api_key_version` counts its values."""
 
     pinecone_api_key_arn: pulumi.Output[str]
-    pinecone_api_key_reference: pulumi.Output[str]
+    pinecone_api_key_version: pulumi.Output[str]
 
     def __init__(self, name: str, args: SecretsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("aviary:secrets:Secrets", name, None, opts)
-        secret = aws.secretsmanager.Secret(
+        parameter = aws.ssm.Parameter(
             f"{name}-pinecone",
             description="API key of Pinecone",
-            kms_key_id=args.key_arn,
-            recovery_window_in_days=args.recovery_days,
-            opts=pulumi.ResourceOptions(parent=self),
+            type=aws.ssm.ParameterType.SECURE_STRING,
+            key_id=args.key_arn,
+            value=args.pinecone_api_key,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=list(args.after)),
         )
-        version = aws.secretsmanager.SecretVersion(
-            f"{name}-pinecone",
-            secret_id=secret.id,
-            secret_string=args.pinecone_api_key,
-            opts=pulumi.ResourceOptions(parent=self),
-        )
-        self.pinecone_api_key_arn = secret.arn
-        self.pinecone_api_key_reference = pulumi.Output.concat(secret.arn, ":::", version.version_id)
+        self.pinecone_api_key_arn = parameter.arn
+        self.pinecone_api_key_version = parameter.version.apply(str)
         self.register_outputs(
             {
                 "pinecone_api_key_arn": self.pinecone_api_key_arn,
-                "pinecone_api_key_reference": self.pinecone_api_key_reference,
+                "pinecone_api_key_version": self.pinecone_api_key_version,
             }
         )

@@ -1,6 +1,6 @@
 """Who may reach whom, whole: every security group and every rule of the stack stands here.
 
-    allowed addresses ──80, 443──► load balancer ──8000──► frontend ──┐
+    allowed addresses ──443, 80──► load balancer ──8000──► frontend ──┐
                                                                       ├──5432──► database
                                                           Pelican ────┘
     reconcile ──5432──► database
@@ -26,10 +26,11 @@ PELICAN_CALLS = frozenset({"ecr.api", "ecr.dkr", "logs", "secretsmanager", "sqs"
 
 @dataclass(frozen=True, kw_only=True)
 class SecurityGroupsArgs:
-    """`https`: the load balancer listens on 443 too. `endpoints`: AWS services that have private endpoints."""
+    """`http`, `https`: the load balancer listens on 80, on 443. `endpoints`: AWS services that have private endpoints."""
 
     vpc_id: pulumi.Input[str]
     allowed_cidrs: Sequence[str]
+    http: bool
     https: bool
     endpoints: Sequence[str]
     s3_prefix_list_id: pulumi.Input[str]
@@ -58,7 +59,7 @@ class SecurityGroups(pulumi.ComponentResource):
         self.database = self._group("database", args, "Postgres")
         self.endpoints = self._group("endpoints", args, "Private endpoints") if args.endpoints else None
 
-        for port in (HTTP_PORT, HTTPS_PORT) if args.https else (HTTP_PORT,):
+        for port in [*([HTTP_PORT] if args.http else []), *([HTTPS_PORT] if args.https else [])]:
             for number, cidr in enumerate(args.allowed_cidrs):
                 self._in_from_addresses("load-balancer", self.load_balancer, cidr, port, number)
         self._link("load-balancer", self.load_balancer, "frontend", self.frontend, FRONTEND_PORT)

@@ -5,7 +5,7 @@ A service is such a task kept running (service.py); a scheduled task is the same
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pulumi
 import pulumi_aws as aws
@@ -19,15 +19,20 @@ TEMPORARY = "tmp"
 STOP_SECONDS = 40
 # The same as HEALTHCHECK in the images.
 HEALTH_CHECK = {"interval": 10, "timeout": 5, "startPeriod": 60, "retries": 3}
+# What ECS calls to read a secret, by the service that keeps it.
+READING = {"secretsmanager": "secretsmanager:GetSecretValue", "ssm": "ssm:GetParameters"}
 PROBE = ("/opt/venv/bin/python", "-m", "aviary.health")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Secret:
-    """`reference` as ECS wants it in `valueFrom`: an ARN, perhaps with a key and a version behind; `arn` for policies."""
+    """`reference` as ECS wants it in `valueFrom`: an ARN, perhaps with a key behind; `arn` for policies. `version` is of a
+    value that changes by `pulumi up`: another one starts new tasks, because running ones never look again."""
 
+    store: Literal["secretsmanager", "ssm"]
     reference: pulumi.Input[str]
     arn: pulumi.Input[str]
+    version: pulumi.Input[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +136,7 @@ class Task(pulumi.ComponentResource):
         """What ECS needs to start the task: its image, its log streams, its secrets."""
         args = self._args
         containers = [args.main, *([args.first[1]] if args.first else [])]
-        secrets = [secret.arn for container in containers for secret in container.secrets.values()]
+        secrets = [secret for container in containers for secret in container.secrets.values()]
         statements = [
             # The token is one for the whole registry: AWS offers no resource for this action.
             allow(["ecr:GetAuthorizationToken"], ["*"]),
@@ -144,17 +149,17 @@ class Task(pulumi.ComponentResource):
                 ["logs:CreateLogStream", "logs:PutLogEvents"], [pulumi.Output.concat(log_group_arn, ":log-stream:*")]
             ),
         ]
-        if secrets:
-            unique = list(dict.fromkeys(secrets))
-            via = {"StringEquals": {"kms:ViaService": f"secretsmanager.{args.account.region}.amazonaws.com"}}
-            statements += [
-                allow(["secretsmanager:GetSecretValue"], unique),
-                allow(["kms:Decrypt"], [args.key_arn], Condition=via),
-            ]
+        for store, action in READING.items():
+            if arns := list(dict.fromkeys(secret.arn for secret in secrets if secret.store == store)):
+                via = {"StringEquals": {"kms:ViaService": f"{store}.{args.account.region}.amazonaws.com"}}
+                statements += [allow([action], arns), allow(["kms:Decrypt"], [args.key_arn], Condition=via)]
         return statements
 
     def _definition(self, name: str, container: Container, *, essential: bool) -> dict[str, Any]:
         """A container definition as ECS has it, with nothing that the container could change or gain."""
+        versions = {
+            f"version.{key}": s.version for key, s in sorted(container.secrets.items()) if s.version is not None
+        }
         return {
             "name": name,
             "image": self._args.image,
@@ -162,6 +167,9 @@ class Task(pulumi.ComponentResource):
             "command": list(container.command),
             "environment": [{"name": key, "value": value} for key, value in sorted(container.environment.items())],
             "secrets": [{"name": key, "valueFrom": s.reference} for key, s in sorted(container.secrets.items())],
+            # ECS cannot be asked for a version of a parameter. Another label makes another definition, and so new tasks.
+            # https://github.com/aws/containers-roadmap/issues/859
+            **({"dockerLabels": versions} if versions else {}),
             "user": USER,
             "privileged": False,
             "readonlyRootFilesystem": True,

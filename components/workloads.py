@@ -210,8 +210,8 @@ class Workloads:
         return {"AVIARY_INDEX_HOST": self.index.host}
 
     def _index_secrets(self) -> dict[str, Secret]:
-        key = Secret(reference=self.secrets.pinecone_api_key_reference, arn=self.secrets.pinecone_api_key_arn)
-        return {"PINECONE_API_KEY": key}
+        arn, version = self.secrets.pinecone_api_key_arn, self.secrets.pinecone_api_key_version
+        return {"PINECONE_API_KEY": Secret(store="ssm", reference=arn, arn=arn, version=version)}
 
     def _postgres(self, user: str) -> dict[str, pulumi.Input[str]]:
         """Without a password: each connection logs in with an IAM token, over TLS that is verified."""
@@ -232,8 +232,10 @@ class Workloads:
                 "AVIARY_POSTGRES_AUTH": "dsn",
             },
             secrets={
-                "PGUSER": Secret(reference=pulumi.Output.concat(secret, ":username::"), arn=secret),
-                "PGPASSWORD": Secret(reference=pulumi.Output.concat(secret, ":password::"), arn=secret),
+                variable: Secret(
+                    store="secretsmanager", reference=pulumi.Output.concat(secret, f":{key}::"), arn=secret
+                )
+                for variable, key in (("PGUSER", "username"), ("PGPASSWORD", "password"))
             },
         )
 

@@ -201,7 +201,9 @@ def _alarm(properties: Properties) -> Iterator[str]:
 
 
 def _secret(properties: Properties) -> Iterator[str]:
-    if not properties.get("kmsKeyId"):
+    if properties.get("type", "SecureString") != "SecureString":
+        yield "the parameter is kept in clear"
+    elif not (properties.get("kmsKeyId") or properties.get("keyId")):
         yield "the secret is encrypted with the account's shared key"
 
 
@@ -334,7 +336,7 @@ RULES = (
         name="listener-speaks-modern-tls",
         types=("aws:lb/listener:Listener",),
         reason="Searches and edits are nobody else's to read.",
-        fix="Set webDomainName, so that a certificate is made and HTTP only redirects.",
+        fix="Set webDomainName, so that there is HTTPS and plain HTTP at most redirects.",
         check=_listener,
         advisory=True,
     ),
@@ -368,9 +370,9 @@ RULES = (
     ),
     Rule(
         name="secret-has-a-key-of-ours",
-        types=("aws:secretsmanager/secret:Secret",),
+        types=("aws:ssm/parameter:Parameter", "aws:secretsmanager/secret:Secret"),
         reason="Who may read it is then decided in two places, by us.",
-        fix="Set kms_key_id.",
+        fix="Set key_id of a SecureString, or kms_key_id.",
         check=_secret,
     ),
 )

@@ -7,6 +7,7 @@ import pytest
 from blueprint.graph import Graph, Resource
 from blueprint.permissions import permissions
 from blueprint.reach import Link, Port, public, reach
+from tests.infra.engine import with_own_certificate
 
 Declare = Callable[..., Resource]
 GraphOf = Callable[..., Graph]
@@ -68,10 +69,13 @@ def test_all_links_of_dev(dev: Graph) -> None:
 
 def test_only_the_load_balancer_of_prod_is_public(prod: Graph) -> None:
     assert public(prod) == [
-        "load balancer alb: HTTP 80 (redirects), HTTPS 443 (forwards)",
-        "security group load-balancer: port 80 from internet",
+        "load balancer alb: HTTPS 443 (forwards)",
         "security group load-balancer: port 443 from internet",
     ]
+
+
+def test_a_listener_that_redirects_is_told_too() -> None:
+    assert public(with_own_certificate())[0] == "load balancer alb: HTTP 80 (redirects), HTTPS 443 (forwards)"
 
 
 def test_what_would_be_public_is_told(declare: Declare, graph_of: GraphOf) -> None:
@@ -96,4 +100,5 @@ def test_permissions_name_the_resources_of_the_stack(dev: Graph) -> None:
     assert ("frontend", "sqs:SendMessage") not in work
     start = {(p.task, action): p.shown for p in permissions(dev) if p.use == "start" for action in p.actions}
     assert start["pelican", "secretsmanager:GetSecretValue"] == ("owner's secret of database",)
+    assert start["emu", "ssm:GetParameters"] == ("parameter pinecone",)
     assert start["emu", "logs:PutLogEvents"] == ("log group emu",)

@@ -132,7 +132,7 @@ def test_the_pinecone_key_goes_to_the_index_and_the_secret_alone(graphs: dict[st
     holders = {resource.type for resource in graph.resources if key in json.dumps(dict(resource.inputs))}
     assert holders == {
         "pulumi-python:dynamic/pinecone:VectorIndex",
-        "aws:secretsmanager/secretVersion:SecretVersion",
+        "aws:ssm/parameter:Parameter",
     }
     assert key not in json.dumps(dict(graph.exports))
 

@@ -83,7 +83,49 @@ def test_the_nightly_look_reads_everything_but_contents(graph: Graph) -> None:
     assert managed(graph, "drift") == ["ReadOnlyAccess"]
     denied = statements(graph, "drift")["NoContents"]
     assert denied["Effect"] == "Deny"
-    assert {"sqs:ReceiveMessage", "logs:GetLogEvents", "ssm:GetParameter"} <= set(denied["Action"])
+    assert {"sqs:ReceiveMessage", "logs:GetLogEvents"} <= set(denied["Action"])
+
+
+def test_the_nightly_look_opens_the_parameters_that_are_ours_and_no_other(graph: Graph) -> None:
+    given = statements(graph, "drift")
+    ours = "arn:aws:ssm:*:123456789012:parameter/aviary-*"
+    assert (given["CompareParameters"]["Action"], given["CompareParameters"]["Resource"]) == (
+        ["ssm:GetParameter"],
+        [ours],
+    )
+    assert (given["NoOtherParameters"]["Effect"], given["NoOtherParameters"]["NotResource"]) == ("Deny", [ours])
+    assert {"ssm:GetParameter", "ssm:GetParameters"} <= set(given["NoOtherParameters"]["Action"])
+    assert given["DecryptParameters"]["Action"] == ["kms:Decrypt"]
+    assert given["DecryptParameters"]["Condition"] == {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": ours}}
+
+
+def test_prods_certificate_is_made_here_and_out_of_reach_of_its_deployments() -> None:
+    graph = bootstrap(**{"aviary-bootstrap:domainName": "search.example.org"})
+    certificate = graph.one("aws:acm:Certificate", "aviary")
+    assert certificate.inputs["domainName"] == "search.example.org"
+    assert certificate.protect
+    assert graph.exports["CERTIFICATE_VALIDATION"]["name"] == "_proof.search.example.org."
+    assert graph.exports["CERTIFICATE_ARN"]
+    denied = statements(graph, "deploy-prod")["LeaveTheCertificate"]
+    assert (denied["Effect"], denied["Resource"]) == ("Deny", "*")
+    assert {"acm:RequestCertificate", "acm:DeleteCertificate", "acm:ImportCertificate"} <= set(denied["Action"])
+    assert "LeaveTheCertificate" not in statements(graph, "deploy-dev"), "dev makes its own, where it has a domain"
+
+
+def test_the_proof_of_the_domain_is_set_where_its_zone_is_known() -> None:
+    zone = {"aviary-bootstrap:domainName": "search.example.org", "aviary-bootstrap:hostedZoneId": "Z0123456789ABCDEF"}
+    record = bootstrap(**zone).one("aws:route53:Record", "aviary")
+    assert (record.inputs["zoneId"], record.inputs["type"]) == ("Z0123456789ABCDEF", "CNAME")
+
+
+def test_without_a_domain_prod_makes_its_own_certificate_or_none(graph: Graph) -> None:
+    assert not list(graph.of("aws:acm:Certificate"))
+    assert "LeaveTheCertificate" not in statements(graph, "deploy-prod")
+
+
+def test_a_zone_without_a_domain_is_refused() -> None:
+    with pytest.raises(Exception, match="pulumi config set domainName"):
+        bootstrap(**{"aviary-bootstrap:hostedZoneId": "Z0123456789ABCDEF"})
 
 
 @pytest.mark.parametrize("environment", ["dev", "prod"])

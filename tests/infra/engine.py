@@ -42,6 +42,12 @@ def with_own_access_logs(stack: str) -> Graph:
     return changed(stack, webAccessLogBucket="") if stack == "prod" else whole(stack)
 
 
+@cache
+def with_own_certificate(*, hosted_zone_id: str = "") -> Graph:
+    """prod where no certificate is there already, and plain HTTP is redirected. Made once; do not change it."""
+    return changed("prod", webCertificateArn="", webHttpRedirect="true", webHostedZoneId=hosted_zone_id)
+
+
 def statements(policy: str | Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The statements of a policy document."""
     document = json.loads(policy) if isinstance(policy, str) else policy
@@ -61,4 +67,5 @@ __all__ = [
     "statements",
     "whole",
     "with_own_access_logs",
+    "with_own_certificate",
 ]

@@ -119,6 +119,22 @@ def test_values_come_as_the_types_they_are() -> None:
             ),
         ),
         (
+            "webCertificateArn",
+            "arn:aws:acm:eu-west-1:123456789012:certificate/1",
+            (
+                "aviary:webDomainName is '', but it must be set, because webCertificateArn is; "
+                "run `pulumi config set webDomainName search.example.org`"
+            ),
+        ),
+        (
+            "webHttpRedirect",
+            "false",
+            (
+                "aviary:webHttpRedirect is 'false', but without webDomainName it must be on: port 80 is the only way in; "
+                "run `pulumi config set webHttpRedirect true`"
+            ),
+        ),
+        (
             "notificationsEmails",
             '["nobody"]',
             (
@@ -162,6 +178,20 @@ def test_values_come_as_the_types_they_are() -> None:
 )
 def test_a_wrong_value_fails_with_one_sentence_that_says_how_to_mend_it(key: str, value: str, sentence: str) -> None:
     assert refused(**{key: value}) == [sentence]
+
+
+def test_a_certificate_of_another_region_is_refused_before_anything_is_made() -> None:
+    given = "arn:aws:acm:us-east-1:123456789012:certificate/1"
+    (sentence,) = refused(webDomainName="search.example.org", webCertificateArn=given)
+    assert sentence == (
+        f"aviary:webCertificateArn is '{given}', but it must be in eu-west-1, where the load balancer is (aws:region); "
+        "run `pulumi config set webCertificateArn` with one that was made there"
+    )
+
+
+def test_what_is_no_certificate_is_refused() -> None:
+    (sentence,) = refused(webDomainName="search.example.org", webCertificateArn="my-certificate")
+    assert sentence.startswith("aviary:webCertificateArn is 'my-certificate', but it must look like arn:aws:acm:")
 
 
 def test_images_must_come_from_somewhere() -> None:

@@ -17,8 +17,8 @@ def test_everything_that_is_kept_is_encrypted_with_the_stacks_key(graph: Graph, 
         assert queue.inputs["kmsMasterKeyId"] == key, queue.name
     for topic in graph.all("aws:sns/topic:Topic"):
         assert topic.inputs["kmsMasterKeyId"] == key, topic.name
-    for secret in graph.all("aws:secretsmanager/secret:Secret"):
-        assert secret.inputs["kmsKeyId"] == key, secret.name
+    (parameter,) = graph.all("aws:ssm/parameter:Parameter")
+    assert (parameter.inputs["type"], parameter.inputs["keyId"]) == ("SecureString", key)
     for group in graph.all("aws:cloudwatch/logGroup:LogGroup"):
         assert group.inputs["kmsKeyId"] == key, group.name
     for repository in graph.all("aws:ecr/repository:Repository"):
@@ -82,7 +82,6 @@ def test_prod_survives_a_zone_a_mistake_and_a_month() -> None:
     assert index.inputs["deletion_protection"] is True
     assert index.protect is True
     assert graph.one("aws:lb/loadBalancer:LoadBalancer", "aviary-prod-alb").inputs["enableDeletionProtection"] is True
-    assert graph.one("aws:secretsmanager/secret:Secret", "aviary-prod-pinecone").inputs["recoveryWindowInDays"] == 30
     assert not [r.name for r in graph.all("aws:ecr/repository:Repository") if r.inputs["forceDelete"]]
     bucket = with_own_access_logs("prod").one("aws:s3/bucket:Bucket", "aviary-prod-access-logs")
     assert bucket.inputs["forceDestroy"] is False
@@ -148,10 +147,10 @@ def test_a_stack_that_tells_nobody_says_so(graph: Graph) -> None:
 
 def test_the_pinecone_key_is_in_two_secret_places_and_nowhere_else(graph: Graph) -> None:
     holders = {(r.type.rpartition(":")[2], r.name) for r in graph.resources if API_KEY in str(r.inputs)}
-    assert {kind for kind, _ in holders} == {"SecretVersion", "VectorIndex"}
-    (version,) = graph.all("aws:secretsmanager/secretVersion:SecretVersion")
-    assert version.secrets == ("secretString",)
-    assert version.inputs["secretString"] == API_KEY
+    assert {kind for kind, _ in holders} == {"Parameter", "VectorIndex"}
+    (parameter,) = graph.all("aws:ssm/parameter:Parameter")
+    assert parameter.secrets == ("value",)
+    assert parameter.inputs["value"] == API_KEY
     (index,) = graph.all("pulumi-python:dynamic/pinecone:VectorIndex")
     assert "api_key" in index.secrets
     assert "api_key" in index.secret_outputs

@@ -38,8 +38,8 @@ def expected(stack: str) -> dict[str, list[dict[str, object]]]:
     key = arn("kms", f"key/key-{name}")
     queue, dlq = arn("sqs", f"{name}-changes.fifo"), arn("sqs", f"{name}-dlq.fifo")
 
-    def starting(service: str, *secrets: str, image: str = "") -> list[dict[str, object]]:
-        found = [
+    def starting(service: str, reading: str, secret: str, image: str = "") -> list[dict[str, object]]:
+        return [
             allow(["ecr:GetAuthorizationToken"], "*"),
             allow(
                 ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
@@ -48,17 +48,16 @@ def expected(stack: str) -> dict[str, list[dict[str, object]]]:
             allow(
                 ["logs:CreateLogStream", "logs:PutLogEvents"], arn("logs", f"log-group:{name}-{service}:log-stream:*")
             ),
-            allow(["secretsmanager:GetSecretValue"], *secrets),
+            allow([reading], secret),
             allow(
                 ["kms:Decrypt"],
                 key,
-                Condition={"StringEquals": {"kms:ViaService": f"secretsmanager.{REGION}.amazonaws.com"}},
+                Condition={"StringEquals": {"kms:ViaService": f"{reading.partition(':')[0]}.{REGION}.amazonaws.com"}},
             ),
         ]
-        assert secrets
-        return found
 
-    pinecone = arn("secretsmanager", f"secret:{name}-pinecone-AbCdEf")
+    owner = ("secretsmanager:GetSecretValue", arn("secretsmanager", f"secret:rds!db-{name}-AbCdEf"))
+    pinecone = ("ssm:GetParameters", arn("ssm", f"parameter/{name}-pinecone-1a2b3c4"))
     return {
         f"{name}-pelican": [
             allow(["sqs:GetQueueAttributes", "sqs:SendMessage"], queue),
@@ -93,8 +92,8 @@ def expected(stack: str) -> dict[str, list[dict[str, object]]]:
             allow(["kms:Decrypt", "kms:GenerateDataKey"], key, Condition=via("sqs")),
             allow(["rds-db:connect"], arn("rds-db", f"dbuser:DB-{name.upper()}/aviary_operator")),
         ],
-        f"{name}-operator-start": starting("operator", pinecone, image="emu"),
-        f"{name}-reconcile-start": starting("reconcile", pinecone, image="pelican"),
+        f"{name}-operator-start": starting("operator", *pinecone, image="emu"),
+        f"{name}-reconcile-start": starting("reconcile", *pinecone, image="pelican"),
         f"{name}-reconcile-schedule": [
             allow(
                 ["ecs:RunTask"],
@@ -112,9 +111,9 @@ def expected(stack: str) -> dict[str, list[dict[str, object]]]:
                 Condition={"StringEquals": {"kms:ViaService": f"scheduler.{REGION}.amazonaws.com"}},
             ),
         ],
-        f"{name}-pelican-start": starting("pelican", arn("secretsmanager", f"secret:rds!db-{name}-AbCdEf")),
-        f"{name}-emu-start": starting("emu", pinecone),
-        f"{name}-frontend-start": starting("frontend", pinecone),
+        f"{name}-pelican-start": starting("pelican", *owner),
+        f"{name}-emu-start": starting("emu", *pinecone),
+        f"{name}-frontend-start": starting("frontend", *pinecone),
         f"{name}-flow": [
             allow(
                 ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],

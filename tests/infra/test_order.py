@@ -28,9 +28,14 @@ def test_a_service_waits_for_all_that_its_tasks_need(graph: Graph) -> None:
 
 
 def test_services_wait_for_the_secret_they_are_given(graph: Graph) -> None:
-    version = urns(graph, "aws:secretsmanager/secretVersion:SecretVersion")
     for name in ("emu", "frontend"):
-        assert version <= graph.before(service(graph, name))
+        assert urns(graph, "aws:ssm/parameter:Parameter") <= graph.before(service(graph, name))
+
+
+def test_a_key_that_pinecone_refuses_reaches_no_task(graph: Graph) -> None:
+    """The index is changed with the new key first, and an update ends at the first refusal."""
+    (parameter,) = graph.all("aws:ssm/parameter:Parameter")
+    assert urns(graph, "pulumi-python:dynamic/pinecone:VectorIndex") <= graph.before(parameter)
 
 
 def test_the_frontend_waits_for_the_listener_and_for_the_service_that_migrates(graph: Graph) -> None:

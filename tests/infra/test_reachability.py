@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.infra.engine import Graph, Recorded, changed, whole, with_own_access_logs
+from tests.infra.engine import Graph, Recorded, changed, whole, with_own_access_logs, with_own_certificate
 
 INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
@@ -57,8 +57,13 @@ def test_dev_has_exactly_these_ways_in_and_out() -> None:
 
 def test_prod_has_exactly_these_ways_in_and_out() -> None:
     incoming, outgoing = edges(whole("prod"), "prod")
-    assert incoming == LINKS | {Edge("0.0.0.0/0", "load-balancer", port) for port in (80, 443)}
+    assert incoming == LINKS | {Edge("0.0.0.0/0", "load-balancer", 443)}
     assert outgoing == LINKS | WAY_OUT
+
+
+def test_port_80_is_open_where_it_redirects() -> None:
+    incoming, _ = edges(with_own_certificate(), "prod")
+    assert incoming == LINKS | {Edge("0.0.0.0/0", "load-balancer", port) for port in (80, 443)}
 
 
 def test_only_allowed_addresses_reach_the_load_balancer() -> None:

@@ -57,7 +57,7 @@ def test_it_has_all_that_the_command_needs_and_nothing_that_it_does_not_read(
 def test_the_key_of_pinecone_comes_from_a_secret_and_nothing_else_does(graph: Graph) -> None:
     (secret,) = container(graph)["secrets"]
     assert secret["name"] == "PINECONE_API_KEY"
-    assert ":secret:aviary-" in secret["valueFrom"]
+    assert ":parameter/aviary-" in secret["valueFrom"]
     assert API_KEY not in str(environment(graph))
 
 
@@ -85,7 +85,7 @@ def test_it_comes_after_the_migrations_the_ways_out_and_its_permissions(graph: G
     assert pelican.urn in before
     assert {r.urn for r in graph.all("aws:iam/rolePolicy:RolePolicy") if "-reconcile" in r.name} <= before
     assert {r.urn for r in graph.all("aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule")} <= before
-    assert {r.urn for r in graph.all("aws:secretsmanager/secretVersion:SecretVersion")} <= before
+    assert {r.urn for r in graph.all("aws:ssm/parameter:Parameter")} <= before
 
 
 def test_a_stack_may_compare_more_often_or_never() -> None:

@@ -112,7 +112,7 @@ def test_rows_are_changed_from_networks_that_somebody_named_and_from_nowhere_els
 
 
 def test_secrets_come_by_reference_and_only_to_who_needs_them(graph: Graph, stack: str) -> None:
-    pinecone = f"arn:aws:secretsmanager:us-east-1:123456789012:secret:aviary-{stack}-pinecone-AbCdEf:::version-aviary-{stack}-pinecone"
+    pinecone = f"arn:aws:ssm:us-east-1:123456789012:parameter/aviary-{stack}-pinecone-1a2b3c4"
     owner = f"arn:aws:secretsmanager:us-east-1:123456789012:secret:rds!db-aviary-{stack}-AbCdEf"
     found = {name: {s["name"]: s["valueFrom"] for s in one["secrets"]} for name, one in containers(graph).items()}
     assert found == {
@@ -121,6 +121,14 @@ def test_secrets_come_by_reference_and_only_to_who_needs_them(graph: Graph, stac
         "emu": {"PINECONE_API_KEY": pinecone},
         "frontend": {"PINECONE_API_KEY": pinecone},
     }
+
+
+def test_a_new_key_starts_new_tasks(graph: Graph) -> None:
+    """A running task never looks again, and ECS cannot be asked for a version of a parameter."""
+    (parameter,) = graph.all("aws:ssm/parameter:Parameter")
+    labels = {name: one["dockerLabels"] for name, one in containers(graph).items() if "dockerLabels" in one}
+    label = {"version.PINECONE_API_KEY": str(parameter.outputs["version"])}
+    assert labels == {"emu": label, "frontend": label}
 
 
 def test_no_environment_value_holds_a_secret(graph: Graph) -> None:

@@ -4,14 +4,28 @@ import pytest
 
 from blueprint.record import stack_config
 from components.config_reader import STACK_NAME_LIMIT_CHARS
-from tests.infra.engine import ROOT, Graph, changed, run, whole, with_own_access_logs
+from tests.infra.engine import ROOT, Graph, changed, run, whole, with_own_access_logs, with_own_certificate
 
 LISTENER = "aws:lb/listener:Listener"
 RECORD = "aws:route53/record:Record"
+CERTIFICATE = "aws:acm/certificate:Certificate"
 
 
-def test_with_a_domain_plain_http_only_redirects() -> None:
+def test_prod_speaks_https_with_the_certificate_it_is_given_and_is_silent_on_port_80() -> None:
     graph = whole("prod")
+    (https,) = graph.all(LISTENER)
+    assert (https.name, https.inputs["port"], https.inputs["protocol"]) == ("aviary-prod-https", 443, "HTTPS")
+    given = "arn:aws:acm:us-east-1:123456789012:certificate/00000000-0000-0000-0000-000000000000"
+    assert https.inputs["certificateArn"] == given
+    assert https.inputs["sslPolicy"] == "ELBSecurityPolicy-TLS13-1-2-2021-06"
+    assert https.inputs["defaultActions"][0]["type"] == "forward"
+    assert graph.exports["frontend_url"] == "https://aviary.example.com"
+    assert not graph.all(CERTIFICATE, "aws:acm/certificateValidation:CertificateValidation")
+    assert "certificate_validation" not in graph.exports
+
+
+def test_plain_http_only_redirects_where_there_is_https() -> None:
+    graph = with_own_certificate()
     http = graph.one(LISTENER, "aviary-prod-http").inputs
     assert (http["port"], http["protocol"]) == (80, "HTTP")
     (action,) = http["defaultActions"]
@@ -27,17 +41,18 @@ def test_with_a_domain_plain_http_only_redirects() -> None:
 
 
 def test_https_waits_for_a_certificate_that_is_valid() -> None:
-    graph = whole("prod")
+    graph = with_own_certificate()
     valid = graph.one("aws:acm/certificateValidation:CertificateValidation", "aviary-prod")
     assert valid.urn in graph.before(graph.one(LISTENER, "aviary-prod-https"))
 
 
 def test_nothing_is_deleted_before_what_replaces_it_is_there(graph: Graph) -> None:
-    assert not [r.name for r in graph.resources if r.delete_before_replace]
+    everything = [*graph.resources, *with_own_certificate().resources]
+    assert not [r.name for r in everything if r.delete_before_replace]
 
 
 def test_without_a_zone_the_user_is_told_which_record_to_set() -> None:
-    graph = whole("prod")
+    graph = with_own_certificate()
     assert not graph.all(RECORD)
     assert graph.exports["certificate_validation"] == {
         "name": "_proof.aviary.example.com.",
@@ -50,7 +65,7 @@ def test_without_a_zone_the_user_is_told_which_record_to_set() -> None:
 
 
 def test_with_a_zone_the_records_are_made() -> None:
-    graph = changed("prod", webHostedZoneId="Z0123456789ABCDEF")
+    graph = with_own_certificate(hosted_zone_id="Z0123456789ABCDEF")
     records = {record.inputs["type"]: record.inputs for record in graph.all(RECORD)}
     assert {record["zoneId"] for record in records.values()} == {"Z0123456789ABCDEF"}
     assert records["CNAME"]["name"] == "_proof.aviary.example.com."
@@ -65,12 +80,17 @@ def test_with_a_zone_the_records_are_made() -> None:
     ]
 
 
+def test_the_name_of_a_given_certificate_is_made_and_its_proof_is_left_to_whoever_made_it() -> None:
+    (record,) = changed("prod", webHostedZoneId="Z0123456789ABCDEF").all(RECORD)
+    assert (record.inputs["type"], record.inputs["name"]) == ("A", "aviary.example.com")
+
+
 def test_without_a_domain_the_page_is_at_the_load_balancer() -> None:
     graph = whole("dev")
     (listener,) = graph.all(LISTENER)
     assert (listener.inputs["port"], listener.inputs["defaultActions"][0]["type"]) == (80, "forward")
     assert graph.exports["frontend_url"] == "http://aviary-dev-alb-0123456789.us-east-1.elb.amazonaws.com"
-    assert not graph.all("aws:acm/certificate:Certificate")
+    assert not graph.all(CERTIFICATE)
 
 
 def test_the_load_balancer_is_strict_and_keeps_a_log(graph: Graph, stack: str) -> None:

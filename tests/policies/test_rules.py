@@ -126,6 +126,7 @@ BROKEN: list[tuple[str, list[str | int], Any, str]] = [
     ("bucket-cannot-become-public", ["restrictPublicBuckets"], False, "restrictPublicBuckets"),
     ("repository-keeps-its-images", ["imageTagMutability"], "MUTABLE", "pushed again"),
     ("repository-keeps-its-images", ["imageScanningConfiguration", "scanOnPush"], False, "scanned"),
+    ("secret-has-a-key-of-ours", ["type"], "String", "in clear"),
     ("service-is-private-and-rolls-back", ["networkConfiguration", "assignPublicIp"], True, "public"),
     ("service-is-private-and-rolls-back", ["deploymentCircuitBreaker", "rollback"], False, "rolled back"),
     ("service-is-private-and-rolls-back", ["enableExecuteCommand"], True, "shell"),
