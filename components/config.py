@@ -118,7 +118,7 @@ class Web(Section):
     )
     certificate_arn: str = Field(
         default="",
-        pattern=r"^(arn:[\w-]+:acm:[\w-]+:\d{12}:certificate/[\w-]+)?$",
+        pattern=r"^(arn:[\w-]+:(acm:[\w-]+:\d{12}:certificate|iam::\d{12}:server-certificate)/[\w+=,.@/-]+)?$",
         description="Certificate of the domain that is there already, such as the bootstrap's; empty: one of the stack's own",
         examples=["arn:aws:acm:us-east-1:123456789012:certificate/00000000-0000-0000-0000-000000000000"],
     )

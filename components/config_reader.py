@@ -76,7 +76,8 @@ def table() -> str:
 def _misplaced(project: str, config: StackConfig) -> list[str]:
     """A load balancer takes certificates of its own region only, and AWS says so after the database is made."""
     given_arn = config.web.certificate_arn
-    if not given_arn or given_arn.split(":")[3] == config.region:
+    # Server certificates of IAM, which load balancers take too, have no region.
+    if not given_arn or given_arn.split(":")[3] in ("", config.region):
         return []
     where = f"it must be in {config.region}, where the load balancer is (aws:region)"
     mend = "run `pulumi config set webCertificateArn` with one that was made there"

@@ -189,6 +189,14 @@ def test_a_certificate_of_another_region_is_refused_before_anything_is_made() ->
     )
 
 
+def test_a_certificate_is_one_of_acm_in_that_region_or_one_of_iam() -> None:
+    for given in (
+        "arn:aws:acm:eu-west-1:123456789012:certificate/1",
+        "arn:aws:iam::123456789012:server-certificate/a/b",
+    ):
+        assert read(webDomainName="search.example.org", webCertificateArn=given).web.certificate_arn == given
+
+
 def test_what_is_no_certificate_is_refused() -> None:
     (sentence,) = refused(webDomainName="search.example.org", webCertificateArn="my-certificate")
     assert sentence.startswith("aviary:webCertificateArn is 'my-certificate', but it must look like arn:aws:acm:")

@@ -15,8 +15,7 @@ def test_prod_speaks_https_with_the_certificate_it_is_given_and_is_silent_on_por
     graph = whole("prod")
     (https,) = graph.all(LISTENER)
     assert (https.name, https.inputs["port"], https.inputs["protocol"]) == ("aviary-prod-https", 443, "HTTPS")
-    given = "arn:aws:acm:us-east-1:123456789012:certificate/00000000-0000-0000-0000-000000000000"
-    assert https.inputs["certificateArn"] == given
+    assert https.inputs["certificateArn"] == "arn:aws:iam::123456789012:server-certificate/yours"
     assert https.inputs["sslPolicy"] == "ELBSecurityPolicy-TLS13-1-2-2021-06"
     assert https.inputs["defaultActions"][0]["type"] == "forward"
     assert graph.exports["frontend_url"] == "https://aviary.example.com"
