@@ -25,7 +25,7 @@ from benchmarks.rig import Rig, cpu_of
 from local import catalogue
 from local.gauges import Gauges
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 DEADLINE_SECONDS = 300.0
 BUSY = ("postgres", "sqs", "pinecone")
 

@@ -5,6 +5,7 @@
     .venv/bin/python -m benchmarks.run --only capture,search --quick    # some sections
     .venv/bin/python -m benchmarks.run --resume                         # go on where an interrupted run stopped
     .venv/bin/python -m benchmarks.run --table                          # print the table of what is there
+    .venv/bin/python -m benchmarks.run --table --publish                # and put it into docs/performance.md
 
 Each section's numbers are kept in build/bench-data/sections as soon as it ends, so Ctrl-C loses one section only. A section
 that fails says so in the table, and the others go on. What has a bar is compared by its median; the spread is the smallest
@@ -40,6 +41,10 @@ SECTIONS = (
 )
 KEPT = BUILD / "sections"
 RESULTS = REPOSITORY / "build" / "bench-data" / "results.json"
+PAGE = REPOSITORY / "docs" / "performance.md"
+FROM_HERE, TO_HERE = "<!-- written by benchmarks.run --publish, from here -->", "<!-- to here -->"
+# Above this, something else was running when a section began.
+QUIET_LOAD = 2.5
 
 
 def commit() -> str:
@@ -122,6 +127,28 @@ def draw() -> str:
     return done.stdout.strip() if not done.returncode else f"no plots: {done.stderr.strip().splitlines()[-1:]}"
 
 
+def circumstances(results: Sequence[dict[str, Any]]) -> str:
+    """Sentences without which the table says nothing."""
+    machine = results[0]["machine"]
+    loads = [found["machine"]["load_at_start"] for found in results]
+    sizes = "small (`--quick`)" if any(found["quick"] for found in results) else "full"
+    return (
+        f"{machine['cores']} cores ({machine['cpu']}, {'with' if machine['bf16'] else 'without'} bf16), Python "
+        f"{machine['python']}; sizes: {sizes}; commit {results[0]['commit']}; load average when the sections began: {min(loads)} "
+        f"to {max(loads)}{' (other work on the same cores, so these times are no promise)' if max(loads) > QUIET_LOAD else ''}."
+    )
+
+
+def publish(results: Sequence[dict[str, Any]]) -> None:
+    """Put table and circumstances into docs/performance.md, between its two marks."""
+    text = PAGE.read_text()
+    before, _, rest = text.partition(FROM_HERE)
+    _, _, after = rest.partition(TO_HERE)
+    if not rest or not after:
+        raise SystemExit(f"{PAGE} has not both marks, {FROM_HERE} and {TO_HERE}; put them where the table should stand")
+    PAGE.write_text(f"{before}{FROM_HERE}\n{circumstances(results)}\n\n{table(results)}\n{TO_HERE}{after}")
+
+
 def write(results: Sequence[dict[str, Any]]) -> None:
     """results.json and table.md."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +163,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds")
     parser.add_argument("--resume", action="store_true", help="leave out sections that were measured in this size")
     parser.add_argument("--table", action="store_true", help="measure nothing; print what is kept")
+    parser.add_argument("--publish", action="store_true", help="put the table into docs/performance.md too")
     parser.add_argument("--no-plots", action="store_true", help="draw nothing")
     options = parser.parse_args()
     chosen = options.only.split(",") if options.only else list(SECTIONS)
@@ -151,6 +179,8 @@ def main() -> int:
     results = [found for found in map(kept, SECTIONS) if found is not None]
     write(results)
     print(table(results))
+    if options.publish and results:
+        publish(results)
     print(f"\n{Path(RESULTS).relative_to(REPOSITORY)}", file=sys.stderr)
     if not options.no_plots:
         print(draw(), file=sys.stderr)
