@@ -25,8 +25,10 @@ def fill(connection: psycopg.Connection[Any], first: int, last: int) -> None:
         connection.execute("ALTER TABLE products DISABLE TRIGGER USER")
         connection.execute(
             "INSERT INTO products (id, sku, name, description, category, price) OVERRIDING SYSTEM VALUE "
-            "SELECT i, 'sku-' || i, 'Bottle ' || i, 'Keeps ' || i || ' cups of tea hot for ' || i %% 97 || ' hours on trip ' "
-            "|| i %% 89 || ' and fits holder ' || i %% 83, 'Kitchen', i %% 100 FROM generate_series(%s::int, %s::int) AS i",
+            "SELECT i, 'sku-' || i, 'Bottle ' || i, words.some, 'Kitchen', i %% 100 "
+            "FROM generate_series(%s::int, %s::int) AS i CROSS JOIN LATERAL ("
+            # No two rows may be alike, or a search has to look through all of them.
+            " SELECT string_agg(left(md5(i || '/' || n), 8), ' ') AS some FROM generate_series(1, 10) AS n) words",
             (first, last),
         )
         connection.execute("ALTER TABLE products ENABLE TRIGGER USER")
