@@ -276,7 +276,6 @@ reconcile = (
             security_group_id=groups.reconcile,
             hours=config.reconcile.hours,
             spot=config.pelican.spot,
-            key_arn=encryption.key_arn,
             before=[network, groups, *endpoints, pelican.service],
         ),
     )

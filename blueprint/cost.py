@@ -28,6 +28,7 @@ FREE = {
     "aws:acm:Certificate",
     "aws:acm:CertificateValidation",
     "aws:appautoscaling:Target",
+    "aws:cloudwatch:EventRule",
     "aws:cloudwatch:QueryDefinition",
     "aws:ec2:DefaultSecurityGroup",
     "aws:ec2:SecurityGroup",
@@ -48,7 +49,6 @@ FREE = {
     "aws:s3:BucketPublicAccessBlock",
     "aws:s3:BucketServerSideEncryptionConfiguration",
     "aws:s3:BucketVersioning",
-    "aws:scheduler:ScheduleGroup",
     "aws:sns:TopicPolicy",
     "aws:sqs:QueuePolicy",
     "aws:ssm:Parameter",  # of the standard tier
@@ -180,17 +180,18 @@ def _service(graph: Graph, service: Resource, table: Prices) -> Iterator[Line]:
     yield Line("tasks", what, monthly, f"Fargate, {vcpu:g} vCPU and {gb:g} GB, {how}")
 
 
-def _schedule(graph: Graph, schedule: Resource, table: Prices) -> Iterator[Line]:
-    given = schedule.inputs["target"]["ecsParameters"]
+def _schedule(graph: Graph, target: Resource, table: Prices) -> Iterator[Line]:
+    given = target.inputs["ecsTarget"]
+    rule = next(r for r in graph.of("aws:cloudwatch:EventRule") if r.outputs["name"] == target.inputs["rule"])
     task = next(r for r in graph.of("aws:ecs:TaskDefinition") if r.arn == given["taskDefinitionArn"])
     spot = any(each["capacityProvider"] == "FARGATE_SPOT" for each in given["capacityProviderStrategies"])
-    every = int(schedule.inputs["scheduleExpression"].partition("(")[2].split()[0])
+    every = int(rule.inputs["scheduleExpression"].partition("(")[2].split()[0])
     hours = table.hours_per_month / every * RUN_MINUTES / 60
     vcpu, gb = int(task.inputs["cpu"]) / 1024, int(task.inputs["memory"]) / 1024
     monthly = hours * (vcpu * table["fargate_vcpu_hour"] + gb * table["fargate_gb_hour"])
     monthly *= table["fargate_spot_share"] if spot else 1
     sentence = f"every {every} h, {RUN_MINUTES} minutes each"
-    yield Line("tasks", graph.short_name(schedule.name), monthly, sentence)
+    yield Line("tasks", graph.short_name(target.name), monthly, sentence)
 
 
 def _cluster(graph: Graph, cluster: Resource, table: Prices) -> Iterator[Line]:
@@ -239,7 +240,7 @@ PRICED: dict[str, Callable[[Graph, Resource, Prices], Iterator[Line]]] = {
     "aws:rds:Instance": _database,
     "aws:ecs:Service": _service,
     "aws:ecs:Cluster": _cluster,
-    "aws:scheduler:Schedule": _schedule,
+    "aws:cloudwatch:EventTarget": _schedule,
     "aws:appautoscaling:Policy": _scaling_alarms,
     "aws:cloudwatch:MetricAlarm": _alarm,
     "aws:wafv2:WebAcl": _web_acl,

@@ -64,8 +64,8 @@ CERTIFICATE_ACTIONS = (
 # Who runs under the roles that a deployment makes.
 PASSED_TO = (
     "ecs-tasks.amazonaws.com",
+    "events.amazonaws.com",
     "monitoring.rds.amazonaws.com",
-    "scheduler.amazonaws.com",
     "vpc-flow-logs.amazonaws.com",
 )
 

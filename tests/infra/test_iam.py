@@ -105,11 +105,6 @@ def expected(stack: str) -> dict[str, list[dict[str, object]]]:
                 *(f"arn:aws:iam::{ACCOUNT}:role/{name}-reconcile{what}-1a2b3c4" for what in ("-start", "")),
                 Condition={"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
             ),
-            allow(
-                ["kms:Decrypt"],
-                key,
-                Condition={"StringEquals": {"kms:ViaService": f"scheduler.{REGION}.amazonaws.com"}},
-            ),
         ],
         f"{name}-pelican-start": starting("pelican", *owner),
         f"{name}-emu-start": starting("emu", *pinecone),
@@ -168,8 +163,8 @@ def test_each_wildcard_in_a_role_is_one_of_the_listed(graph: Graph, stack: str) 
     [
         (
             "reconcile-schedule",
-            "scheduler.amazonaws.com",
-            "arn:aws:scheduler:us-east-1:123456789012:schedule-group/aviary-{stack}-reconcile-1a2b3c4",
+            "events.amazonaws.com",
+            "arn:aws:events:us-east-1:123456789012:rule/aviary-{stack}-reconcile-1a2b3c4",
         ),
         ("flow", "vpc-flow-logs.amazonaws.com", "arn:aws:ec2:us-east-1:123456789012:vpc-flow-log/*"),
         *[

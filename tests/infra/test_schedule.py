@@ -8,7 +8,8 @@ import pytest
 from pelican.settings import ReconcileSettings
 from tests.infra.engine import API_KEY, Graph, changed, whole
 
-SCHEDULE = "aws:scheduler/schedule:Schedule"
+RULE = "aws:cloudwatch/eventRule:EventRule"
+TARGET = "aws:cloudwatch/eventTarget:EventTarget"
 
 
 def container(graph: Graph) -> dict[str, Any]:
@@ -24,12 +25,13 @@ def environment(graph: Graph) -> dict[str, str]:
 
 
 def test_it_starts_every_day_in_private_subnets_behind_its_own_group(graph: Graph, stack: str) -> None:
-    (schedule,) = graph.all(SCHEDULE)
+    (schedule,) = graph.all(RULE)
     assert schedule.inputs["scheduleExpression"] == "rate(24 hours)"
-    target = schedule.inputs["target"]
+    (target,) = (one.inputs for one in graph.all(TARGET))
+    assert target["rule"] == f"aviary-{stack}-reconcile-1a2b3c4"
     assert target["arn"] == f"arn:aws:ecs:us-east-1:123456789012:cluster/aviary-{stack}-pelican-1a2b3c4"
     assert target["retryPolicy"]["maximumRetryAttempts"] == 5
-    given = target["ecsParameters"]
+    given = target["ecsTarget"]
     network = given["networkConfiguration"]
     assert network["assignPublicIp"] is False
     assert all("-private-" in subnet for subnet in network["subnets"])
@@ -79,8 +81,8 @@ def test_it_runs_pelicans_image_and_logs_to_a_group_that_ends(graph: Graph, stac
 
 
 def test_it_comes_after_the_migrations_the_ways_out_and_its_permissions(graph: Graph) -> None:
-    (schedule,) = graph.all(SCHEDULE)
-    before = graph.before(schedule)
+    (target,) = graph.all(TARGET)
+    before = graph.before(target)
     (pelican,) = [r for r in graph.all("aws:ecs/service:Service") if r.name.endswith("-pelican")]
     assert pelican.urn in before
     assert {r.urn for r in graph.all("aws:iam/rolePolicy:RolePolicy") if "-reconcile" in r.name} <= before
@@ -89,9 +91,9 @@ def test_it_comes_after_the_migrations_the_ways_out_and_its_permissions(graph: G
 
 
 def test_a_stack_may_compare_more_often_or_never() -> None:
-    (schedule,) = changed("dev", reconcileHours="1").all(SCHEDULE)
+    (schedule,) = changed("dev", reconcileHours="1").all(RULE)
     assert schedule.inputs["scheduleExpression"] == "rate(1 hour)"
     never = changed("dev", reconcileHours="0")
-    assert not never.all(SCHEDULE)
+    assert not never.all(RULE)
     assert not [r.name for r in never.all("aws:ecs/taskDefinition:TaskDefinition") if "reconcile" in r.name]
-    assert whole("dev").all(SCHEDULE)
+    assert whole("dev").all(RULE)
