@@ -26,6 +26,7 @@ KNOWN = {
     ("pelican/src/pelican/backfill.py", "str(code and code[0]).replace('%', '%%')"): "made by sync.enqueue_code",
     ("pelican/src/pelican/backfill.py", "query"): "the string of a Composed, from _page_query",
     ("pelican/src/pelican/comparison.py", "query"): "a Composed, from pelican.rows",
+    ("frontend/src/frontend/store.py", "self._rows_query(watched)"): "the bytes of a Composed, kept for each source",
     ("pelican/src/pelican/outbox.py", "known.query"): "the string of a Composed, from pelican.rows.claim_query",
 }
 

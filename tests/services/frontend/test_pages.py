@@ -286,6 +286,7 @@ def test_the_api_page_describes_every_route(site: Site) -> None:
         "/api/products/{id}",
         "/api/products/{id}/indexed",
         "/api/status",
+        "/api/dead-letters",
         "/healthz",
         "/readyz",
     }
