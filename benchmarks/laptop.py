@@ -5,9 +5,9 @@
 
 Measured in each run, on a new data folder: the time from `up` until every row of the catalogue is searchable; rows a
 second end to end on the running stack, from the commit of one statement that changes the text of every row until every
-change is processed; commit → searchable of single-row updates, one at
-a time on an idle system, each seen by asking the index until it answers with the new state; search over HTTP; the
-resident memory of each service afterwards.
+change is processed; commit → searchable of single-row updates, one at a time, on an idle system and then while a backfill
+embeds every row anew, each seen by asking the index until it answers with the new state; search over HTTP; the resident
+memory of each service afterwards.
 """
 
 import argparse
@@ -49,13 +49,30 @@ def up(folder: Path, rows: int, port: int) -> tuple[float, str]:
     return time.monotonic() - started, done.stdout
 
 
-def commit_to_searchable(dsn: str, index: PineconeIndex, updates: int) -> list[float]:
-    """Milliseconds from each commit until a query of the index shows the row's new text."""
+def keep_filling(connection: psycopg.Connection[Any], index: PineconeIndex) -> None:
+    """Have a backfill under way in which every row must be embedded: an index that lost its vectors."""
+    waiting = connection.execute(
+        "SELECT backfill_keys > 0 OR backfill_finished_at IS NULL FROM sync.status"
+        " WHERE name = 'products' AND backfill_total IS NOT NULL"
+    ).fetchone()
+    if waiting is None or not waiting[0]:
+        index.delete("products", list(index.ids("products")))
+        connection.execute("SELECT sync.request_backfill(id) FROM sync.source WHERE name = 'products'")
+
+
+def commit_to_searchable(dsn: str, index: PineconeIndex, updates: int, *, filling: bool = False) -> list[float]:
+    """Milliseconds from each commit until a query of the index shows the row's new text; `filling`: while a backfill
+    runs, else on an idle system."""
     found: list[float] = []
     with psycopg.connect(dsn, autocommit=True) as connection:
         ids = [row[0] for row in connection.execute("SELECT id FROM products ORDER BY id LIMIT %s", (updates,))]
         for number, key in enumerate(ids):
-            name, description = f"Measured kettle {number}", f"Boils {number} litres of water for the benchmark"
+            if filling:
+                keep_filling(connection, index)
+            name, description = (
+                f"Measured {'pot' if filling else 'kettle'} {number}",
+                f"Boils {number} litres of water for the benchmark",
+            )
             expected = text_hash(f"{description} {name}")
             connection.execute(
                 "UPDATE products SET name = %s, description = %s WHERE id = %s", (name, description, key)
@@ -119,6 +136,11 @@ def measure(rows: int, updates: int) -> dict[str, Any]:
                     raise SystemExit(f"{index.count('products')} vectors for {rows} rows")
                 latency = commit_to_searchable(state["postgres_dsn"], index, updates)
             rate = throughput(state, rows)
+            with PineconeIndex(state["pinecone_api_key"], state["index_host"]) as index:
+                behind = commit_to_searchable(state["postgres_dsn"], index, updates, filling=True)
+                with Gauges(state) as gauges:
+                    while not gauges.read().settled:
+                        time.sleep(SETTLE_POLL_SECONDS)
             server, client = searches(state["frontend_url"], [query.text for query in catalogue.queries()])
             used = memory(state)
         finally:
@@ -129,6 +151,7 @@ def measure(rows: int, updates: int) -> dict[str, Any]:
         "said": [line for line in printed.splitlines() if "rows/s" in line],
         "rows_per_second": round(rate, 1),
         "commit_to_searchable_ms": summary(latency),
+        "commit_to_searchable_during_backfill_ms": summary(behind),
         "search_server_ms": summary(server),
         "search_client_ms": summary(client),
         "resident_mib": used,

@@ -19,6 +19,7 @@ from emu.queue import Received, SqsQueue
 from emu.retrying import Caller, IndexState
 from emu.setaside import Notices, SetAside
 from emu.stats import Stats
+from emu.turns import Turns
 from tests.services.emu.embedders import HashEmbedder, vector_of
 from tests.services.emu.helpers import NAMESPACE, Bench, batch, counters, delete, upsert
 
@@ -205,7 +206,7 @@ class Bare:
             keeper=self.keeper,
             aside=SetAside(queue, Notices(None, "", ""), self.stats, stopping),
             stats=self.stats,
-            embedding=threading.Lock(),
+            embedding=Turns(),
         )
 
     def work(self, *messages: Batch, times: Sequence[int] = (), crash_at: int = -1) -> bool:

@@ -18,6 +18,7 @@ from emu.retrying import Caller
 from emu.setaside import SetAside
 from emu.settings import EmuSettings
 from emu.stats import Stats
+from emu.turns import Turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,7 @@ class Places:
         self._keeper = keeper
         self._aside = aside
         self._stats = stats
-        # One at a time: the embedder uses every core for each, and finishing one early beats finishing two late.
-        self._embedding = threading.Lock()
+        self._embedding = Turns()
         self._opening = threading.Lock()
         self._indexes = {"": means.index, settings.index_host: means.index}
         self._embedders = {means.embedder.model: means.embedder}

@@ -1,7 +1,6 @@
 """One unit's work: compare with what is stored, embed what is new, write, and keep account of what is settled."""
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -26,9 +25,12 @@ from emu.retrying import Caller
 from emu.rows import Row, Vectors, cut_long, has_hash, portions, records_of, rows_of, surplus
 from emu.setaside import SetAside
 from emu.stats import Stats
+from emu.turns import Turns
 from emu.validation import fault
 
 LOGGER = logging.getLogger(__name__)
+# Of a backfill, embedded before live changes get their turn.
+BACKFILL_SLICE_TEXTS = 64
 # Embedding it tells a text that cannot be embedded from an embedder that cannot embed.
 KNOWN_GOOD_TEXT = "a bird"
 
@@ -96,7 +98,7 @@ Item = TypeVar("Item", Upsert, Removal)
 
 class Processor:
     """Works on the tasks of one index and one model. Thread-safe; units in work at the same time have no key in common
-    (see planning). `embedding` is held while the model computes."""
+    (see planning). `embedding` says whose turn at the model it is."""
 
     def __init__(
         self,
@@ -107,7 +109,7 @@ class Processor:
         keeper: LeaseKeeper,
         aside: SetAside,
         stats: Stats,
-        embedding: threading.Lock,
+        embedding: Turns,
     ) -> None:
         self._index = index
         self._embedder = embedder
@@ -176,7 +178,9 @@ class Processor:
             for row in rows
         ]
         cut_long(found, self._embedder)
-        embedded = self._embed(list(dict.fromkeys(passage for row in found for passage in row.passages)))
+        embedded = self._embed(
+            list(dict.fromkeys(passage for row in found for passage in row.passages)), live=unit.is_live
+        )
         upserts: list[Upsert] = []
         for row in found:
             task = row.task
@@ -208,11 +212,13 @@ class Processor:
                 kept[row.task.id] = [record.values for record in found]
         return kept
 
-    def _embed(self, texts: Sequence[str]) -> dict[str, Vectors]:
+    def _embed(self, texts: Sequence[str], *, live: bool) -> dict[str, Vectors]:
         """Vectors by text, without the texts that the model fails on even alone."""
-        if not texts:
-            return {}
-        with self._embedding:
+        size = len(texts) if live else BACKFILL_SLICE_TEXTS
+        return {text: vector for some in chunks(texts, max(1, size)) for text, vector in self._turn(some, live).items()}
+
+    def _turn(self, texts: Sequence[str], live: bool) -> dict[str, Vectors]:
+        with self._embedding.turn(live=live):
             try:
                 return dict(zip(texts, self._embedder.embed(texts), strict=True))
             except Exception:

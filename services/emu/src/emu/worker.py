@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
-# A backfill's unit grows to about two full upsert requests, so that requests are few; live changes never wait for more.
-BACKFILL_UNIT_ROWS = 800
+# A backfill's unit grows to so many rows, so that requests are few; live changes of its groups never wait for more.
+BACKFILL_UNIT_ROWS = 300
 METRICS_INTERVAL_SECONDS = 60.0
 PROBE_INTERVAL_SECONDS = 1.0
 HOLD_OFF_SECONDS = 0.1

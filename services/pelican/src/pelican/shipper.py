@@ -30,6 +30,8 @@ from pelican.throttle import Gate
 from pelican.watch import DROPPING
 
 FIRST_KEYS, FEWEST_KEYS, MOST_KEYS = 200, 20, 1_000
+# Of a backfill: two messages, because live changes of the same shard wait until they are embedded.
+BACKFILL_KEYS = 200
 # What a claim should weigh as encoded: bounds the memory of a worker, whatever the size of rows.
 CLAIM_BYTES = 2_000_000
 # An announcement is of no concern any more this long after its messages expired (clocks of hosts differ a little).
@@ -84,7 +86,7 @@ class Shipper:
     def ship(self, work: Work) -> bool:
         """Ship the oldest rows of a shard; False when there were none to be had. Raises QueueError, SourceError or
         psycopg.Error; the claim is given up then, and a later one repeats it."""
-        claim = self._outbox.claim(work, self._keys(work.source_id))
+        claim = self._outbox.claim(work, self._keys(work))
         if claim is None:
             return False
         try:
@@ -110,10 +112,11 @@ class Shipper:
             self._outbox.enqueue(claim.work, [row.key for row in claim.rows])
             self._unconfirmed.pop()
 
-    def _keys(self, source_id: int) -> int:
-        if source_id not in self._row_bytes:
-            return FIRST_KEYS
-        return max(FEWEST_KEYS, min(MOST_KEYS, int(CLAIM_BYTES / self._row_bytes[source_id])))
+    def _keys(self, work: Work) -> int:
+        most = MOST_KEYS if work.lane == LIVE else BACKFILL_KEYS
+        if work.source_id not in self._row_bytes:
+            return min(most, FIRST_KEYS)
+        return max(FEWEST_KEYS, min(most, int(CLAIM_BYTES / self._row_bytes[work.source_id])))
 
     def _send(self, claim: Claim) -> None:
         group = claim.work.group

@@ -122,7 +122,8 @@ class Worker:
                     case Turn.IDLE:
                         self._bell.wait(heard, self._idle_seconds())
                     case Turn.WAITING:
-                        self._stop.wait(RECHECK_SECONDS)
+                        # A live change may come meanwhile, and need not wait.
+                        self._bell.wait(heard, min(RECHECK_SECONDS, self._idle_seconds()))
                     case None:
                         self._stop.wait(self._backoff.pause_seconds())
         finally:
