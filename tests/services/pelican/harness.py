@@ -271,7 +271,7 @@ class Factory(NamedTuple):
 def settings_for(store: Store, queue_url: str = "memory", **given: Any) -> PelicanSettings:
     """Settings of a Pelican inside the test's own process. Nobody empties most tests' queues, so that a backfill may
     fill them."""
-    settings: dict[str, Any] = {"health_port": 0, "backfill_queue_limit": 1_000} | given
+    settings: dict[str, Any] = {"health_port": 0, "backfill_queue_limit": 50} | given
     return PelicanSettings(postgres_dsn=SecretStr(store.dsn("aviary_pelican")), queue_url=queue_url, **settings)
 
 
