@@ -2,6 +2,7 @@
 
     .venv/bin/python -m benchmarks.search_quality
     .venv/bin/python -m benchmarks.search_quality --misses 20
+    .venv/bin/python -m benchmarks.search_quality --template "{name}. {description}"      # of another indexed text
     .venv/bin/python -m benchmarks.search_quality --url http://127.0.0.1:8000      # asks a stack that is up, both modes
 
 A query counts as answered when one of its right answers is among the first five results. The frontend puts products that
@@ -31,14 +32,16 @@ TOP = 5
 BATCH = 1000
 # Results looked at when products are put together; the frontend looks as deep as it needs.
 DEPTH = 100
+# As the products are watched by default.
+TEMPLATE = "{description} {name}"
 # The skus of the first results, best first.
 Ask = Callable[[str], Sequence[str]]
 
 
-def offline(rows: int) -> dict[str, Ask]:
-    """Exact search over the texts, without any service."""
+def offline(rows: int, template: str) -> dict[str, Ask]:
+    """Exact search over the texts that `template` makes, without any service."""
     products = list(catalogue.products(rows))
-    texts = [f"{product.description} {product.name}" for product in products]
+    texts = [template.format(name=product.name, description=product.description) for product in products]
     embedder = Embedder()
     vectors = np.concatenate([embedder.embed(texts[start : start + BATCH]) for start in range(0, rows, BATCH)])
     text_of = {product.sku: text for product, text in zip(products, texts, strict=True)}
@@ -81,10 +84,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5000, help="products in the catalogue (5000), without --url")
+    parser.add_argument("--template", default=TEMPLATE, help=f'of the indexed text ("{TEMPLATE}"), without --url')
     parser.add_argument("--misses", type=int, default=0, help="show so many queries that were not answered")
     parser.add_argument("--url", help="a frontend over the whole catalogue")
     options = parser.parse_args()
-    ways = over_http(httpx.Client(base_url=options.url, timeout=30)) if options.url else offline(options.rows)
+    ways = (
+        over_http(httpx.Client(base_url=options.url, timeout=30))
+        if options.url
+        else offline(options.rows, options.template)
+    )
     report: dict[str, Any] = {"machine": describe(), "model": MODEL, "answered_in_top_5": {}}
     missed: list[catalogue.Query] = []
     for way, ask in ways.items():
