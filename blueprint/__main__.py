@@ -14,7 +14,11 @@ STACKS = ("dev", "prod")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, or 1 with the program's own message when it does not run."""
-    parser = argparse.ArgumentParser(prog="python -m blueprint", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m blueprint",
+        description=__doc__,
+        epilog="examples: `python -m blueprint preview --stack prod`, `python -m blueprint cost`",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help_ in (("preview", "what would be built, and what it costs"), ("cost", "the estimate alone")):
         command = commands.add_parser(name, help=help_)

@@ -279,8 +279,12 @@ def _was_read(connection: socket.socket) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m local.sqs", description="SQS and SNS for the laptop stack (moto)")
-    parser.add_argument("--port", type=int, required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m local.sqs",
+        description="SQS and SNS for the laptop stack (moto), until SIGTERM.",
+        epilog="example: python -m local.sqs --port 9324 --journal .local/queue.sqlite --run 1",
+    )
+    parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1")
     parser.add_argument("--journal", type=Path, required=True, help="SQLite file that keeps the messages")
     parser.add_argument("--run", required=True, help="leases outlive a restart of the server with the same value")
     parser.add_argument("--allow-faults", action="store_true", help="serve /_faults, for tests")

@@ -36,10 +36,14 @@ class _Protocol(H11Protocol):
 
 def main() -> int:
     """The exit status: 0 after a signal, 1 with one sentence on stderr when it cannot start."""
-    parser = argparse.ArgumentParser(prog="python -m local.pinecone", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1")
+    parser = argparse.ArgumentParser(
+        prog="python -m local.pinecone",
+        description="Pinecone's control and data plane for the unchanged SDK, until SIGTERM.",
+        epilog="example: python -m local.pinecone --port 5080 --data-dir .local/pinecone",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, required=True, help="0 picks a free one and says so in the log")
-    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path, required=True, help="where the indexes are kept")
     parser.add_argument("--visibility-delay-ms", type=float, default=0.0, help="reads see a write after this long")
     parser.add_argument("--api-key", help="the only key accepted; without it any key is")
     parser.add_argument("--fsync", action="store_true", help="answer writes once they are on the disk, not before")

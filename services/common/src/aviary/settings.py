@@ -29,19 +29,30 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="DEBUG, INFO, WARNING or ERROR"
+    )
     aws_region: str = Field(default="us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
+
+
+class HealthSettings(Settings):
+    """Where a service without a web server of its own answers /healthz, /readyz and /stats."""
+
     health_host: str = "0.0.0.0"  # noqa: S104 - inside a task the health check comes from outside the process
-    health_port: int = Field(default=8080, ge=0, le=65_535, description="0 picks a free port")
+    health_port: int = Field(
+        default=8080, ge=0, le=65_535, description="of /healthz, /readyz and /stats; 0 picks a free port"
+    )
 
 
 class DatabaseSettings(Settings):
     """How to reach Postgres. With `postgres_auth=iam` the password in the DSN is unused: each connection gets a
     fresh IAM token and must verify the server's certificate against `postgres_root_cert`."""
 
-    postgres_dsn: SecretStr
-    postgres_auth: Literal["dsn", "iam"] = "dsn"
-    postgres_root_cert: Path | None = None
+    postgres_dsn: SecretStr = Field(description="postgresql://user@host:5432/database")
+    postgres_auth: Literal["dsn", "iam"] = Field(
+        default="dsn", description="iam: a fresh IAM token for each connection, over TLS that is verified"
+    )
+    postgres_root_cert: Path | None = Field(default=None, description="file of the certificates that iam verifies by")
 
     @field_validator("postgres_dsn")
     @classmethod
@@ -60,9 +71,8 @@ class DatabaseSettings(Settings):
 class QueueSettings(Settings):
     """Where changes travel. Endpoints come from the AWS SDK's own AWS_ENDPOINT_URL_SQS and _SNS."""
 
-    queue_url: str
-    dlq_url: str = ""
-    topic_arn: str = ""
+    queue_url: str = Field(description="FIFO queue of changes; AWS_ENDPOINT_URL_SQS for another endpoint than AWS's")
+    dlq_url: str = Field(default="", description="FIFO queue of dead letters")
 
 
 class IndexSettings(Settings):
@@ -71,10 +81,10 @@ class IndexSettings(Settings):
     pinecone_api_key: SecretStr = Field(validation_alias=AliasChoices("PINECONE_API_KEY", "AVIARY_PINECONE_API_KEY"))
     index_host: str = Field(description="http(s)://… of the index's data plane")
     model: str = Field(default=MODEL, description="loaded at the start")
-    dimension: int = DIMENSION
+    dimension: int = Field(default=DIMENSION, description="numbers of a vector of that model")
     models: Annotated[dict[str, Path], NoDecode] = Field(
         default={},
-        description="more models that a source may have: NAME=FOLDER, with commas between (see aviary.models)",
+        description="more models that a source may have: NAME=FOLDER, with commas between",
     )
 
     @field_validator("models", mode="before")
@@ -123,12 +133,14 @@ class ChunkSettings(Settings):
 SettingsType = TypeVar("SettingsType", bound=Settings)
 
 
-def from_environment(settings: type[SettingsType], program: str, purpose: str) -> SettingsType:
-    """The settings of a service without commands. `--help` lists them; what is wrong is said in one sentence, exit 2."""
+def from_environment(settings: type[SettingsType], program: str, purpose: str, example: str = "") -> SettingsType:
+    """The settings of a service without commands. `--help` lists them, with an example that sets `example`; what is wrong
+    is said in one sentence, exit 2."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {program}",
         description=purpose,
-        epilog="settings, from the environment:\n" + "\n".join(_lines(settings)),
+        epilog=listing(settings) + "\n\nexample, beside a laptop stack that runs:\n"
+        f'  eval "$(python -m local env)" && {example}python -m {program}',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
@@ -149,9 +161,21 @@ def _variable(location: tuple[int | str, ...]) -> str:
     return name if name.isupper() else f"AVIARY_{name.upper()}"
 
 
+def listing(settings: type[Settings]) -> str:
+    """The settings for `--help`: variable, default, meaning."""
+    return "settings, from the environment:\n" + "\n".join(_lines(settings))
+
+
 def _lines(settings: type[Settings]) -> Iterator[str]:
     for name, field in settings.model_fields.items():
         alias = field.validation_alias
         variable = str(alias.choices[0]) if isinstance(alias, AliasChoices) else _variable((name,))
-        value = "required" if field.is_required() else f"default {field.default!r}"
+        value = (
+            "required" if field.is_required() else f"default {field.default}" if _says(field.default) else "optional"
+        )
         yield f"  {variable:32} {value}" + (f"; {field.description}" if field.description else "")
+
+
+def _says(default: object) -> bool:
+    """Whether a default is one that tells a reader something."""
+    return default is not None and default not in ("", (), {})

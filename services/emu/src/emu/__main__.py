@@ -32,7 +32,7 @@ def main() -> None:
     if sys.argv[1:2] == ["dlq"]:
         sys.exit(cli.main(sys.argv[2:]))
     use_few_arenas()
-    settings = from_environment(EmuSettings, "emu", PURPOSE)
+    settings = from_environment(EmuSettings, "emu", PURPOSE, "AVIARY_HEALTH_PORT=0 ")
     configure("emu", settings.log_level)
 
     def load_embedder(model: str) -> Embedder:

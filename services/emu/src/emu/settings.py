@@ -4,13 +4,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from aviary.settings import IndexSettings, QueueSettings
+from aviary.settings import HealthSettings, IndexSettings, QueueSettings
 
 
-class EmuSettings(QueueSettings, IndexSettings):
+class EmuSettings(QueueSettings, IndexSettings, HealthSettings):
     """Built in `main()`. Emu sets poison rows aside, so it needs the dead letter queue."""
 
-    dlq_url: str
+    dlq_url: str = Field(description="FIFO queue of dead letters")
+    topic_arn: str = Field(default="", description="SNS topic for notices of what was set aside")
     receive_wait_seconds: int = Field(
         default=20,
         ge=0,
@@ -24,13 +25,15 @@ class EmuSettings(QueueSettings, IndexSettings):
         default=25, ge=0, description="from SIGTERM to exit at most; keep it below the orchestrator's stop time-out"
     )
     units_in_flight: int = Field(default=3, ge=1, le=16, description="units received and not yet acknowledged")
-    pinecone_timeout_seconds: float = Field(default=10, gt=0)
+    pinecone_timeout_seconds: float = Field(default=10, gt=0, description="for one request")
     abandoned_indexes: str = Field(
         default="",
         description="addresses of indexes, with commas between, that are gone for good: messages for them are set aside",
     )
-    embed_precision: Literal["auto", "bf16", "f32"] = "auto"
-    embed_threads: int | None = Field(default=None, ge=1, description="unset: as many as there are CPUs")
+    embed_precision: Literal["auto", "bf16", "f32"] = Field(
+        default="auto", description="bf16 or f32; auto: bf16 where the CPU computes in it"
+    )
+    embed_threads: int | None = Field(default=None, ge=1, description="unset: as many as there are CPUs, at most 4")
 
     @model_validator(mode="after")
     def _lease_outlives_the_poll(self) -> Self:

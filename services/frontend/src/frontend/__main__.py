@@ -45,7 +45,8 @@ class Server(uvicorn.Server):
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; exit code 0 when drained."""
-    settings = from_environment(FrontendSettings, "frontend", "Serves the search page and the JSON API, until SIGTERM.")
+    purpose = "Serves the search page and the JSON API, until SIGTERM."
+    settings = from_environment(FrontendSettings, "frontend", purpose, "AVIARY_HTTP_PORT=0 ")
     configure("frontend", settings.log_level)
     # The pool reports every attempt while the database is away; the store says once per request what came of it.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

@@ -22,13 +22,15 @@ class FrontendSettings(DatabaseSettings, IndexSettings, ChunkSettings):
     """Database, index, and where to listen. The queues' addresses are wanted only for the status page: without them
     it says that their depths are not known."""
 
-    queue_url: str = ""
-    dlq_url: str = ""
+    queue_url: str = Field(default="", description="only for its depth on the status page")
+    dlq_url: str = Field(default="", description="the same")
     http_host: str = "0.0.0.0"  # noqa: S104 - inside a task the load balancer comes from outside the process
     http_port: int = Field(default=8000, ge=0, le=65_535, description="0 picks a free port")
     drain_seconds: int = Field(default=20, ge=0, description="from SIGTERM to exit at most; below the stop time-out")
     pinecone_timeout_seconds: float = Field(default=3, gt=0, description="for one attempt of a request")
-    embed_precision: Literal["auto", "bf16", "f32"] = "auto"
+    embed_precision: Literal["auto", "bf16", "f32"] = Field(
+        default="auto", description="bf16 or f32; auto: bf16 where the CPU computes in it"
+    )
     embed_threads: int = Field(default=1, ge=1, description="queries embedded at once; one takes some milliseconds")
     read_only: bool | None = Field(
         default=None, description="refuse every change; unless given: no on a loopback address, yes on any other"
@@ -45,7 +47,9 @@ class FrontendSettings(DatabaseSettings, IndexSettings, ChunkSettings):
     total_reads_per_second: float = Field(default=1_000, ge=0, description="for all in this process; 0 is no limit")
     total_writes_per_second: float = Field(default=200, ge=0, description="for all in this process; 0 is no limit")
     currency: str = Field(default="$", max_length=8, description="shown before a price; the table holds plain numbers")
-    examples: tuple[str, ...] = Field(default=EXAMPLE_QUERIES, description="a JSON array of queries to click")
+    examples: tuple[str, ...] = Field(
+        default=EXAMPLE_QUERIES, description="a JSON array of queries that the empty page offers to click"
+    )
 
     @property
     def shows_only(self) -> bool:

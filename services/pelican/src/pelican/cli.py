@@ -15,7 +15,7 @@ import pydantic
 from aviary import database, logs
 from aviary.aws import sqs_client
 from aviary.dead_letters import DeadLetterQueue
-from aviary.settings import DatabaseSettings
+from aviary.settings import DatabaseSettings, listing
 from aviary.settings import sentence as settings_sentence
 from aviary.source import InvalidSourceError
 from pelican import backfill, reconcile_options, reindex_options, tables
@@ -31,8 +31,9 @@ BACKFILL_OUTBOX_LIMIT = 20_000
 _DESCRIPTION = """\
 Ships what changes in watched Postgres tables to the queue that Emu reads.
 
-Without a command: the worker, until SIGTERM. It needs AVIARY_POSTGRES_DSN and AVIARY_QUEUE_URL; the commands need
-AVIARY_POSTGRES_DSN only, of the role that owns the tables (`backfill` and `sources`: of any role of ours)."""
+Without a command: the worker, until SIGTERM, with the settings below. The commands need AVIARY_POSTGRES_DSN of the role that
+owns the tables (for `backfill`, `reconcile` and `sources` that of aviary_pelican is enough); what looks at the index needs
+AVIARY_INDEX_HOST and PINECONE_API_KEY too, and says so in its own help."""
 _EXAMPLES = """\
 examples:
   python -m pelican migrate
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pelican",
         description=_DESCRIPTION,
-        epilog=_EXAMPLES,
+        epilog=f"{_EXAMPLES}\n\n{listing(PelicanSettings)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=_work)

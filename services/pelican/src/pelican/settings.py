@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
-from aviary.settings import ChunkSettings, DatabaseSettings, IndexSettings, QueueSettings
+from aviary.settings import ChunkSettings, DatabaseSettings, HealthSettings, IndexSettings, QueueSettings
 
 
-class PelicanSettings(DatabaseSettings, QueueSettings, ChunkSettings):
-    """Of the worker. The other commands need DatabaseSettings only."""
+class PelicanSettings(DatabaseSettings, QueueSettings, ChunkSettings, HealthSettings):
+    """Of the worker."""
 
     workers: int = Field(default=2, ge=1, le=16, description="threads, each with a connection of its own")
     poll_seconds: float = Field(default=1.0, ge=0.05, le=20, description="how often to look without a NOTIFY")

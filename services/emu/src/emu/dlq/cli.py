@@ -31,7 +31,7 @@ Look after the dead letter queue: what was set aside because it could not be pro
 
 It needs AVIARY_DLQ_URL. With PINECONE_API_KEY and AVIARY_INDEX_HOST it tells which letters are void (a later state of
 the row is in the index), with AVIARY_POSTGRES_DSN also where the row is gone. `redrive` needs the database, as
-aviary_operator: it never sends a letter again, but has Pelican send what its rows are now."""
+aviary_operator: it does not send the letter itself, but has Pelican send what its rows are now."""
 _EXAMPLES = """\
 examples:
   python -m emu dlq list --older-than 1h
@@ -130,7 +130,7 @@ def _add_filters(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reason", default="", help="with these words in the reason")
     command.add_argument("--kind", choices=sorted(KINDS), default="", help="; ".join(map(": ".join, KINDS.items())))
     command.add_argument("--older-than", type=_seconds, metavar="AGE", help="such as 90s, 15m, 2h or 7d")
-    command.add_argument("--newer-than", type=_seconds, metavar="AGE")
+    command.add_argument("--newer-than", type=_seconds, metavar="AGE", help="the same")
     void = command.add_mutually_exclusive_group()
     void.add_argument("--void", action="store_true", default=None, help="of which a later state is in the index")
     void.add_argument("--not-void", action="store_false", dest="void", help="that still matter")
