@@ -115,7 +115,8 @@ def test_set_aside_rows_reach_the_dead_letter_queue(store: Store, sqs: SqsQueue,
 
 
 def test_claims_do_not_slow_down_with_the_backlog(store: Store, pelican: Pelican) -> None:
-    """Buffers touched, not seconds: they do not depend on what else this machine does."""
+    """Buffers touched, not seconds: they do not depend on what else this machine does. Nor may they depend on when
+    autovacuum comes by, whose statistics make the session plan anew."""
 
     def touched(query: str, parameters: Any) -> int:
         connection = outbox.connection
@@ -133,10 +134,14 @@ def test_claims_do_not_slow_down_with_the_backlog(store: Store, pelican: Pelican
         "INSERT INTO sync.outbox (source_id, shard, keys, key_count) "
         "SELECT 1, n %% 16, ARRAY[n::text], 1 FROM generate_series(1, %s) AS n"
     )
+    store.add_products(1_000)
+    store.captured()
     store.execute(fill, (3_200,))
     few = (touched(_FIND, None), touched(known.query, shard))
     store.execute(fill, (100_000,))
-    many = (touched(_FIND, None), touched(known.query, shard))
+    many = {}
+    for upkeep in ("SELECT", "ANALYZE", "VACUUM"):
+        store.execute(upkeep)
+        many[upkeep] = (touched(_FIND, None), touched(known.query, shard))
     outbox.drop()
-    assert many[0] <= few[0] + 16 * 3
-    assert many[1] <= few[1] + 20
+    assert all(find <= few[0] + 16 * 3 and claim <= few[1] + 20 for find, claim in many.values()), (few, many)

@@ -18,7 +18,8 @@ from pelican.tables import CUT_TYPE_NAMES, Column, Table
 HEAD_COLUMNS = 10
 
 # One snapshot for all of it: what the outbox says changed, and what those rows are now. `limit` keys or a little more:
-# an outbox row is taken whole, and holds one at least. What belongs to the claim and not to a key stands in the first row only.
+# an outbox row is taken whole, and holds one at least. What belongs to the claim and not to a key stands in the first
+# row only, and is MATERIALIZED because the planner, once it has statistics of the outbox, would read it for each key.
 _CLAIM = """
 WITH taken AS MATERIALIZED (
   SELECT w.seq, w.keys, w.text_unchanged, w.enqueued_at
@@ -33,7 +34,7 @@ wanted AS MATERIALIZED (
   SELECT k.key, bool_and(t.text_unchanged) AS text_unchanged,
          (extract(epoch FROM min(t.enqueued_at)) * 1000)::bigint AS at_ms, row_number() OVER () AS number
   FROM taken t CROSS JOIN LATERAL unnest(t.keys) AS k(key) GROUP BY k.key),
-head AS (
+head AS MATERIALIZED (
   SELECT (SELECT array_agg(seq) FROM taken) AS seqs, s.revision, s.most_chunks, c.version, c.messages,
          (extract(epoch FROM greatest(c.expires_at, 'epoch')) * 1000)::bigint AS expires_at_ms
   FROM sync.claim c LEFT JOIN sync.source s ON s.id = c.source_id
