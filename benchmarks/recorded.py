@@ -67,7 +67,7 @@ class RecordedEmbedder:
             self._vectors: NDArray[np.float32] = file["vectors"]
             self._places = {int(each): place for place, each in enumerate(file["hashes"])}
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], **_: bool) -> NDArray[np.float32]:
         """Shape (len(texts), dimension)."""
         hashes = [digest(text) for text in texts]
         return self._vectors[[self._places.get(each, each % len(self._vectors)) for each in hashes]]

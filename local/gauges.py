@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pinecone.errors import PineconeError
 from psycopg import sql
 
+from aviary.depth import queue_depth
 from aviary.index import PineconeIndex
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ class Gauges:
     def read(self) -> Reading:
         """The numbers now. The way of a change is read from its beginning to its end, so none is missed in between."""
         waiting = self._sources()
-        queued, in_flight = self._depth(self._queue_url)
-        dead_letters = sum(self._depth(self._dlq_url))
+        queued, in_flight = queue_depth(self._sqs, self._queue_url)
+        dead_letters = sum(queue_depth(self._sqs, self._dlq_url))
         sources = [
             source._replace(vectors=self._vectors(*place), other=self._other(source.name)) for source, place in waiting
         ]
@@ -169,9 +170,3 @@ class Gauges:
             reading = SourceReading(name, f"{schema}.{table}", row[0] if row else 0, 0, int(outbox), backfilling, left)
             readings.append((reading, (host, namespace)))
         return readings
-
-    def _depth(self, url: str) -> tuple[int, int]:
-        found = self._sqs.get_queue_attributes(
-            QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        )["Attributes"]
-        return int(found["ApproximateNumberOfMessages"]), int(found["ApproximateNumberOfMessagesNotVisible"])

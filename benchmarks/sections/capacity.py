@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aviary.embedder import MAX_DEFAULT_THREADS, Embedder
+from aviary.embedder import Embedder
+from aviary.embedder_pool import MAX_DEFAULT_THREADS
 from benchmarks.machine import REPOSITORY
 from benchmarks.recorded import texts
 from benchmarks.sections import Row, Section

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from botocore.exceptions import EndpointConnectionError
 
+from aviary.depth import Depth
 from emu.queue import BATCH_LIMIT, Received
 from pelican.packing import Message, calls
 from pelican.sqs import QueueError
@@ -63,16 +64,18 @@ class QueueModel:
     def set_aside(self, group: str, messages: Sequence[Message]) -> None:
         self.dead.extend(message.body for message in messages)
 
-    def depth(self) -> int:
-        return len(self.messages)
+    def depth(self) -> Depth:
+        now = self._clock.monotonic()
+        held = sum(message.visible_at > now for message in self.messages)
+        return Depth(len(self.messages) - held, held)
 
     # ---- what Emu sees
 
-    def receive(self, wait_seconds: int, visibility_seconds: int) -> list[Received]:
+    def receive(self, wait_seconds: int, visibility_seconds: int, most: int = BATCH_LIMIT) -> list[Received]:
         outcome = pause("queue.receive")
         if outcome is Outcome.FAIL:
             raise EndpointConnectionError(endpoint_url="model")
-        limit = 1 if outcome is Outcome.PART else BATCH_LIMIT
+        limit = 1 if outcome is Outcome.PART else most
         now = self._clock.monotonic()
         blocked = {message.group for message in self.messages if message.visible_at > now}
         given = [message for message in self.messages if message.group not in blocked][:limit]

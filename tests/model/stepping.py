@@ -102,10 +102,6 @@ class Turnstile:
     def __init__(self) -> None:
         self._holder: object = None
 
-    def turn(self, *, live: bool) -> "Turnstile":
-        """As `emu.turns.Turns` has it, in any order."""
-        return self
-
     def __enter__(self) -> None:
         while self._holder is not None:
             pause(LOCK)

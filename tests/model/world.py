@@ -158,7 +158,6 @@ class EmuProcess(Process):
 
         setattr(stopping, "wait", wait)  # noqa: B010 - a method, and mypy knows
         self.emu._limiter._clock = world.clock.monotonic
-        self.emu._places._embedding = Turnstile()  # type: ignore[assignment]
         self.emu._keeper._asking = Turnstile()  # type: ignore[assignment]
 
     @property
@@ -170,15 +169,14 @@ class EmuProcess(Process):
         if self.stopping:
             return
         try:
-            job = self.emu._receive(0)
+            jobs = self.emu._receive(0)
         except BotoCoreError:
             return
-        if job is not None:
-            messages, lease = job
+        for job in jobs:
             try:
-                self.emu._work(messages, lease)
+                self.emu._work(job)
             finally:
-                self.emu._keeper.drop(lease)
+                self.emu._keeper.drop(job.lease)
 
     def tick(self) -> None:
         self.emu._keeper.tick()
@@ -193,7 +191,7 @@ class EmuProcess(Process):
 class SteppedEmbedder(HashEmbedder):
     """Takes time: others may go on while it embeds."""
 
-    def embed(self, texts: Any) -> Any:
+    def embed(self, texts: Any, *, urgent: bool = True) -> Any:
         pause("embed")
         self.calls.clear()
         return super().embed(texts)

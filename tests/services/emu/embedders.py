@@ -25,7 +25,7 @@ class HashEmbedder:
         self.model = name
         self.calls: list[list[str]] = []
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
+    def embed(self, texts: Sequence[str], *, urgent: bool = True) -> Vectors:
         self.calls.append(list(texts))
         return np.stack([vector_of(text) for text in texts])
 
@@ -38,7 +38,7 @@ class HashEmbedder:
 class EndlessEmbedder(HashEmbedder):
     """Computes on a thread that nothing waits for, and does not come to an end."""
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
+    def embed(self, texts: Sequence[str], *, urgent: bool = True) -> Vectors:
         ThreadPoolExecutor(1).submit(threading.Event().wait).result()
         return super().embed(texts)
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import orjson
 
+from aviary.depth import queue_depth
 from aviary.index import PineconeIndex, Vector
 from aviary.messages import Batch, Change, DeadLetter, decode_dead_letter, encode
 from aviary.source import MODEL, Source, render, text_hash, vector_id
@@ -146,9 +147,7 @@ class Bench:
 
     def left(self) -> int:
         """Messages in the queue, in work or not."""
-        names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        answer = self.queues.client.get_queue_attributes(QueueUrl=self.queues.queue_url, AttributeNames=names)
-        return sum(int(answer["Attributes"][name]) for name in names)
+        return sum(queue_depth(self.queues.client, self.queues.queue_url))
 
     def dead_bodies(self) -> list[str]:
         """Bodies in the dead letter queue; they stay there, hidden from the next look."""

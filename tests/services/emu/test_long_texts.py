@@ -19,7 +19,6 @@ from emu.queue import Received, SqsQueue
 from emu.retrying import Caller, IndexState
 from emu.setaside import Notices, SetAside
 from emu.stats import Stats
-from emu.turns import Turns
 from tests.services.emu.embedders import HashEmbedder, vector_of
 from tests.services.emu.helpers import NAMESPACE, Bench, batch, counters, delete, upsert
 
@@ -206,7 +205,6 @@ class Bare:
             keeper=self.keeper,
             aside=SetAside(queue, Notices(None, "", ""), self.stats, stopping),
             stats=self.stats,
-            embedding=Turns(),
         )
 
     def work(self, *messages: Batch, times: Sequence[int] = (), crash_at: int = -1) -> bool:
@@ -317,7 +315,7 @@ def test_nothing_more_of_a_row_is_written_once_the_lease_is_lost(bare: Bare, mon
 
 def test_a_row_with_one_refused_vector_is_set_aside_alone_and_its_main_vector_not_written(bench: Bench) -> None:
     class Poisoned(HashEmbedder):
-        def embed(self, texts: Sequence[str]) -> Any:
+        def embed(self, texts: Sequence[str], *, urgent: bool = True) -> Any:
             vectors = super().embed(texts)
             vectors[[number for number, passage in enumerate(texts) if "bad40" in passage]] = np.nan
             return vectors

@@ -33,7 +33,7 @@ def second(pinecone: PineconeProcess, pinecone_client: Pinecone) -> Iterator[Pin
 class Reversed(HashEmbedder):
     """Another model: its vectors point the other way."""
 
-    def embed(self, texts: list[str]) -> Vectors:  # type: ignore[override]  # a list is what Emu gives
+    def embed(self, texts: list[str], *, urgent: bool = True) -> Vectors:  # type: ignore[override]  # a list is what Emu gives
         return -super().embed(texts)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aviary.messages import Batch, Change, encode
-from emu.planning import Plan, backfill_rows, by_namespace, chunks, finished, place, plan
+from emu.planning import Plan, apart, backfill_rows, by_namespace, chunks, finished, place, plan
 from emu.queue import Received
 from tests.services.emu.helpers import batch, delete, upsert
 
@@ -83,6 +83,16 @@ def test_only_a_backfill_waits_for_more_messages() -> None:
     assert backfill_rows([backfill, received(batch(upsert("c", 1)))]) is None
     assert backfill_rows([backfill, received("junk")]) is None
     assert backfill_rows([]) == 0
+
+
+def test_live_changes_are_parted_from_the_backfill_of_other_groups() -> None:
+    filling = [
+        received(batch(upsert(key, 1), lane="backfill"))._replace(group=group)
+        for key, group in zip("abc", "121", strict=True)
+    ]
+    live = received(batch(upsert("d", 1)))._replace(group="1")
+    assert apart([*filling, live]) == {True: [filling[0], filling[2], live], False: [filling[1]]}
+    assert apart([]) == {True: [], False: []}
 
 
 def test_chunks_keep_order_and_lose_nothing() -> None:

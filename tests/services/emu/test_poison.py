@@ -89,7 +89,7 @@ def test_a_dead_letter_put_back_into_the_queue_returns_to_the_dead_letter_queue(
 class TooSmall(HashEmbedder):
     """Makes a vector for SECRET that looks right, and that the index refuses."""
 
-    def embed(self, texts: Sequence[str]) -> Vector:
+    def embed(self, texts: Sequence[str], *, urgent: bool = True) -> Vector:
         vectors = super().embed(texts)
         vectors[[text == SECRET for text in texts]] = 1e-30
         return vectors
@@ -130,7 +130,7 @@ class FailsOn(HashEmbedder):
         self.text = text
         self.broken = broken
 
-    def embed(self, texts: Sequence[str]) -> Vector:
+    def embed(self, texts: Sequence[str], *, urgent: bool = True) -> Vector:
         if self.broken or self.text in texts:
             raise RuntimeError("the model failed")
         return super().embed(texts)
@@ -154,7 +154,7 @@ def test_an_embedder_that_fails_on_everything_sets_nothing_aside(bench: Bench) -
 
 
 class NotFinite(HashEmbedder):
-    def embed(self, texts: Sequence[str]) -> Vector:
+    def embed(self, texts: Sequence[str], *, urgent: bool = True) -> Vector:
         vectors = super().embed(texts)
         vectors[[text == SECRET for text in texts]] = np.nan
         return vectors

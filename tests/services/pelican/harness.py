@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from aviary.depth import Depth
 from aviary.messages import Batch, Change, decode_batch
 from aviary.source import key_text, render
 from local.postgres import PostgresServer
@@ -151,7 +152,7 @@ class MemoryQueue:
         self.sent: list[tuple[str, Message]] = []
         self.aside: list[tuple[str, Message]] = []
         self.on_send: Callable[[Message], None] = lambda _: None
-        self.waiting = 0
+        self.waiting = self.held = 0
         self.asked = 0
         self._ids: set[str] = set()
         self._lock = threading.Lock()
@@ -167,9 +168,9 @@ class MemoryQueue:
     def set_aside(self, group: str, messages: Sequence[Message]) -> None:
         self.aside.extend((group, message) for message in messages)
 
-    def depth(self) -> int:
+    def depth(self) -> Depth:
         self.asked += 1
-        return self.waiting
+        return Depth(self.waiting, self.held)
 
     def batches(self) -> list[Batch]:
         return [decode_batch(message.body) for _, message in self.sent]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from aviary.depth import Depth
 from aviary.index import PineconeIndex
 from aviary.source import Document, text_hash, vector_id
 from pelican.ledger import Ledger
@@ -180,9 +181,9 @@ def test_vectors_that_no_key_stands_for_are_deleted_one_by_one(mirror: Mirror) -
 
 def test_a_vector_that_no_key_stands_for_stays_while_something_is_in_the_queue(mirror: Mirror) -> None:
     mirror.put("some#thing")
-    busy = iter([0, 0, 0])
+    busy = iter([Depth(0, 0)] * 3)
     depth = mirror.memory.depth
-    mirror.memory.depth = lambda: next(busy, 1)  # type: ignore[method-assign]  # it fills up once the verdict is out
+    mirror.memory.depth = lambda: next(busy, Depth(1, 0))  # type: ignore[method-assign]  # it fills up once the verdict is out
     outcome = mirror.reconcile(repair=True, pause=lambda _: None)
     assert (outcome.drift, outcome.left) == (1, 1)
     assert "some#thing" in mirror.ids()

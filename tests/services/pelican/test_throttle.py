@@ -31,36 +31,41 @@ def gate(memory: MemoryQueue, clock: Clock) -> Gate:
     return Gate(memory, live_limit=100, backfill_limit=10, clock=clock)
 
 
+def allows(gate: Gate, lane: int) -> bool:
+    with gate.room(lane) as allowed:
+        return allowed
+
+
 def test_single_changes_never_wait_for_a_look_at_the_queue(gate: Gate, memory: MemoryQueue) -> None:
     for _ in range(10):
-        assert gate.allows(LIVE)
+        assert allows(gate, LIVE)
         gate.sent(1)
     assert memory.asked == 0
 
 
 def test_a_backfill_waits_at_a_depth_where_live_changes_do_not(gate: Gate, memory: MemoryQueue) -> None:
     memory.waiting = 10
-    assert not gate.allows(BACKFILL)
-    assert gate.allows(LIVE)
+    assert not allows(gate, BACKFILL)
+    assert allows(gate, LIVE)
 
 
 def test_nothing_is_sent_into_a_full_queue(gate: Gate, memory: MemoryQueue, clock: Clock) -> None:
     memory.waiting = 100
-    assert not gate.allows(BACKFILL)
-    assert not gate.allows(LIVE)
+    assert not allows(gate, BACKFILL)
+    assert not allows(gate, LIVE)
     memory.waiting = 5
-    assert not gate.allows(LIVE)  # not asked again yet
+    assert not allows(gate, LIVE)  # not asked again yet
     clock.now = 0.3
-    assert gate.allows(LIVE)
+    assert allows(gate, LIVE)
 
 
 def test_what_was_sent_since_the_last_look_counts(gate: Gate, memory: MemoryQueue, clock: Clock) -> None:
-    assert gate.allows(BACKFILL)
+    assert allows(gate, BACKFILL)
     gate.sent(10)
-    assert not gate.allows(BACKFILL)
+    assert not allows(gate, BACKFILL)
     memory.waiting = 2
     clock.now = 0.3
-    assert gate.allows(BACKFILL)
+    assert allows(gate, BACKFILL)
 
 
 def test_the_queue_is_asked_at_most_once_a_second_while_there_is_room(
@@ -68,18 +73,90 @@ def test_the_queue_is_asked_at_most_once_a_second_while_there_is_room(
 ) -> None:
     for hundredth in range(300):
         clock.now = hundredth / 100
-        assert gate.allows(BACKFILL)
+        assert allows(gate, BACKFILL)
     assert memory.asked == 3
 
 
 def test_live_changes_stop_at_their_limit_even_if_nobody_looked(gate: Gate, memory: MemoryQueue) -> None:
     memory.waiting = 1_000
     allowed = 0
-    while gate.allows(LIVE):
+    while allows(gate, LIVE):
         gate.sent(1)
         allowed += 1
         assert allowed <= 100
     assert allowed == 11
+
+
+def test_only_one_worker_sends_of_a_backfill_at_a_time(gate: Gate) -> None:
+    with gate.room(BACKFILL) as first, gate.room(BACKFILL) as second, gate.room(LIVE) as live:
+        assert (first, second, live) == (True, False, True)
+    assert allows(gate, BACKFILL)
+
+
+class Emus:
+    """Take messages of a backfill at once, as many as they are, and give each back `seconds` later; what a gate lets
+    through meanwhile."""
+
+    def __init__(self, gate: Gate, memory: MemoryQueue, clock: Clock, *, number: int, seconds: float) -> None:
+        self._gate, self._memory, self._clock = gate, memory, clock
+        self._number, self._seconds = number, seconds
+        self._work: list[float] = []
+        self._waiting = 0
+
+    def run(self, seconds: float) -> tuple[int, int]:
+        """Messages done in that time, and the most that ever waited."""
+        done = most = 0
+        end = self._clock.now + seconds
+        while self._clock.now < end:
+            self._clock.now += 0.01
+            busy = [until for until in self._work if until > self._clock.now]
+            done += len(self._work) - len(busy)
+            with self._gate.room(BACKFILL) as allowed:
+                if allowed:
+                    self._gate.sent(2)
+                    self._waiting += 2
+            taken = min(self._waiting, self._number - len(busy))
+            self._work = busy + [self._clock.now + self._seconds] * taken
+            self._waiting -= taken
+            self._memory.waiting, self._memory.held = self._waiting, len(self._work)
+            most = max(most, self._waiting)
+        return done, most
+
+
+@pytest.mark.parametrize("number", [2, 20, 90])
+def test_a_backfill_keeps_many_emus_busy_and_has_little_waiting(
+    gate: Gate, memory: MemoryQueue, clock: Clock, number: int
+) -> None:
+    emus = Emus(gate, memory, clock, number=number, seconds=1.0)
+    emus.run(30.0)
+    done, most = emus.run(60.0)
+    assert done >= 0.75 * 60 * number
+    assert most <= max(10, number)
+
+
+def test_a_backfill_goes_on_beside_live_changes_that_always_fill_its_limit(
+    gate: Gate, memory: MemoryQueue, clock: Clock
+) -> None:
+    memory.waiting = 50
+    sent = 0
+    for tenth in range(300):
+        clock.now = tenth / 10
+        sent += allows(gate, BACKFILL)
+    assert 25 <= sent <= 31
+
+
+def test_a_limit_that_is_not_reached_does_not_grow(gate: Gate, memory: MemoryQueue, clock: Clock) -> None:
+    for second in range(60):
+        clock.now = float(second)
+        assert allows(gate, BACKFILL)
+        gate.sent(2)
+    memory.held = 0
+    clock.now += 1.0
+    sent = 0
+    while allows(gate, BACKFILL):
+        gate.sent(2)
+        sent += 2
+    assert sent == 10
 
 
 def test_pauses_grow_to_five_seconds_with_jitter_and_start_anew_after_success() -> None:

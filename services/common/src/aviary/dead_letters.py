@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aviary.depth import Depth, queue_depth
 from aviary.messages import MessageError, decode_batch, decode_dead_letter
 
 if TYPE_CHECKING:
@@ -69,13 +70,6 @@ class Letter(NamedTuple):
 
     def age_seconds(self) -> float:
         return max(0.0, time.time() - self.at_ms / 1000)
-
-
-class Depth(NamedTuple):
-    """Letters that can be received, and letters that somebody is looking at. Approximate."""
-
-    waiting: int
-    held: int
 
 
 class _AnyBatch(msgspec.Struct):
@@ -143,12 +137,8 @@ class DeadLetterQueue:
         self._url = url
 
     def depth(self) -> Depth:
-        """How many letters there are."""
-        answer = self._client.get_queue_attributes(
-            QueueUrl=self._url,
-            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        )["Attributes"]
-        return Depth(int(answer["ApproximateNumberOfMessages"]), int(answer["ApproximateNumberOfMessagesNotVisible"]))
+        """How many letters there are; `held` by those who look at them."""
+        return queue_depth(self._client, self._url)
 
     @contextmanager
     def look(self, hold_seconds: int = HOLD_SECONDS) -> Iterator["Look"]:

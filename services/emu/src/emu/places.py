@@ -18,7 +18,6 @@ from emu.retrying import Caller
 from emu.setaside import SetAside
 from emu.settings import EmuSettings
 from emu.stats import Stats
-from emu.turns import Turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,6 @@ class Places:
         self._keeper = keeper
         self._aside = aside
         self._stats = stats
-        self._embedding = Turns()
         self._opening = threading.Lock()
         self._indexes = {"": means.index, settings.index_host: means.index}
         self._embedders = {means.embedder.model: means.embedder}
@@ -102,6 +100,5 @@ class Places:
                     keeper=self._keeper,
                     aside=self._aside,
                     stats=self._stats,
-                    embedding=self._embedding,
                 )
             return self._processors[host, model]

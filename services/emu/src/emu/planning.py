@@ -129,16 +129,15 @@ def place(task: Task) -> str:
 def backfill_rows(messages: Iterable[Received]) -> int | None:
     """Rows in the messages when every one is of the backfill lane, else None. Unreadable ones count as live, so that
     nothing ever waits for them."""
-    rows = 0
-    for message in messages:
-        try:
-            head = _head.decode(message.body)
-        except (msgspec.MsgspecError, UnicodeError):
-            return None
-        if head.lane != "backfill":
-            return None
-        rows += len(head.changes)
-    return rows
+    rows = [_backfill_rows(message) for message in messages]
+    return None if None in rows else sum(filter(None, rows))
+
+
+def apart(messages: Sequence[Received]) -> dict[bool, list[Received]]:
+    """Under True the messages of groups that hold a live change, under False the others, each in order: those of a group
+    must be worked on together, those of a backfill need not hold up the others."""
+    live = {message.group for message in messages if _backfill_rows(message) is None}
+    return {is_live: [m for m in messages if (m.group in live) is is_live] for is_live in (True, False)}
 
 
 def by_index_and_model(tasks: Iterable[Task]) -> dict[tuple[str, str], list[Task]]:
@@ -161,6 +160,14 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Runs of at most `size` items, in order."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def _backfill_rows(message: Received) -> int | None:
+    try:
+        head = _head.decode(message.body)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+    return len(head.changes) if head.lane == "backfill" else None
 
 
 class _Head(msgspec.Struct):

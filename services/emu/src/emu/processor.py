@@ -25,12 +25,9 @@ from emu.retrying import Caller
 from emu.rows import Row, Vectors, cut_long, has_hash, portions, records_of, rows_of, surplus
 from emu.setaside import SetAside
 from emu.stats import Stats
-from emu.turns import Turns
 from emu.validation import fault
 
 LOGGER = logging.getLogger(__name__)
-# Of a backfill, embedded before live changes get their turn.
-BACKFILL_SLICE_TEXTS = 64
 # Embedding it tells a text that cannot be embedded from an embedder that cannot embed.
 KNOWN_GOOD_TEXT = "a bird"
 
@@ -41,8 +38,9 @@ class TextEmbedder(Protocol):
     model: str
     dimension: int
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Shape (len(texts), dimension), float32, L2-normalised, in the order of `texts`."""
+    def embed(self, texts: Sequence[str], *, urgent: bool = True) -> Vectors:
+        """Shape (len(texts), dimension), float32, L2-normalised, in the order of `texts`. What is not `urgent` lets all
+        that is go first."""
 
     def tokens(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of each whole text, for `aviary.chunking.split`."""
@@ -98,7 +96,7 @@ Item = TypeVar("Item", Upsert, Removal)
 
 class Processor:
     """Works on the tasks of one index and one model. Thread-safe; units in work at the same time have no key in common
-    (see planning). `embedding` says whose turn at the model it is."""
+    (see planning)."""
 
     def __init__(
         self,
@@ -109,7 +107,6 @@ class Processor:
         keeper: LeaseKeeper,
         aside: SetAside,
         stats: Stats,
-        embedding: Turns,
     ) -> None:
         self._index = index
         self._embedder = embedder
@@ -117,7 +114,6 @@ class Processor:
         self._keeper = keeper
         self._aside = aside
         self._stats = stats
-        self._embedding = embedding
 
     def process(self, unit: Unit, tasks_here: Sequence[Task]) -> None:
         """Do these tasks of a unit; upserts before deletes of rows. Raises LeaseLostError, StoppingError, or AwsError when
@@ -214,23 +210,20 @@ class Processor:
 
     def _embed(self, texts: Sequence[str], *, live: bool) -> dict[str, Vectors]:
         """Vectors by text, without the texts that the model fails on even alone."""
-        size = len(texts) if live else BACKFILL_SLICE_TEXTS
-        return {text: vector for some in chunks(texts, max(1, size)) for text, vector in self._turn(some, live).items()}
-
-    def _turn(self, texts: Sequence[str], live: bool) -> dict[str, Vectors]:
-        with self._embedding.turn(live=live):
+        if not texts:
+            return {}
+        try:
+            return dict(zip(texts, self._embedder.embed(texts, urgent=live), strict=True))
+        except Exception:
+            LOGGER.exception("embedding_failed")
+            self._embedder.embed([KNOWN_GOOD_TEXT])  # raises when it is not a text's fault
+        vectors: dict[str, Vectors] = {}
+        for text in texts:
             try:
-                return dict(zip(texts, self._embedder.embed(texts), strict=True))
+                vectors[text] = self._embedder.embed([text], urgent=live)[0]
             except Exception:
                 LOGGER.exception("embedding_failed")
-                self._embedder.embed([KNOWN_GOOD_TEXT])  # raises when it is not a text's fault
-            vectors: dict[str, Vectors] = {}
-            for text in texts:
-                try:
-                    vectors[text] = self._embedder.embed([text])[0]
-                except Exception:
-                    LOGGER.exception("embedding_failed")
-            return vectors
+        return vectors
 
     def _upsert(self, unit: Unit, namespace: str, upserts: Sequence[Upsert]) -> None:
         for some in _requests(upserts):

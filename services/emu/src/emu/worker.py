@@ -1,7 +1,6 @@
 """Emu's threads: one receives, a few work on units, one keeps leases, one does chores; and how they start and stop."""
 
 import logging
-import queue as queues
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +12,12 @@ from pinecone.errors import PineconeError
 from aviary.index import VectorIndex
 from aviary.limits import Limiter
 from aviary.logs import log
-from emu.lease import Lease, LeaseKeeper, LeaseLostError, now
+from emu.hands import Hands, Job
+from emu.lease import LeaseKeeper, LeaseLostError, now
 from emu.places import Means, Places
-from emu.planning import backfill_rows, plan
+from emu.planning import apart, backfill_rows, plan
 from emu.processor import TextEmbedder, Unit
-from emu.queue import AwsError, ChangeQueue, Received
+from emu.queue import BATCH_LIMIT, AwsError, ChangeQueue
 from emu.retrying import Caller, IndexState, StoppingError
 from emu.setaside import Notices, SetAside
 from emu.settings import EmuSettings
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
-# A backfill's unit grows to so many rows, so that requests are few; live changes of its groups never wait for more.
-BACKFILL_UNIT_ROWS = 300
+# A backfill's unit grows to so many rows, what Pelican claims of one at a time, so that requests are few; live changes of
+# its groups wait for all of it.
+BACKFILL_UNIT_ROWS = 240
 METRICS_INTERVAL_SECONDS = 60.0
 PROBE_INTERVAL_SECONDS = 1.0
 HOLD_OFF_SECONDS = 0.1
@@ -41,7 +42,6 @@ ACKNOWLEDGE_ATTEMPTS = 5
 # A thread that has not moved for so long is stuck: every wait in it is shorter.
 STUCK_SECONDS = 300.0
 ENDING_SECONDS = 1.0
-Job = tuple[list[Received], Lease]
 
 
 def _refuse(name: str) -> NoReturn:
@@ -90,8 +90,7 @@ class Emu:
             aside=SetAside(queue, self._notices, self.stats, self._stopping),
             stats=self.stats,
         )
-        self._jobs: queues.SimpleQueue[Job | None] = queues.SimpleQueue()
-        self._idle_workers = threading.Semaphore(settings.units_in_flight)
+        self._hands = Hands(settings.units_in_flight)
         self._ended = threading.Event()
         self._pulses: dict[str, float] = {}
 
@@ -138,13 +137,14 @@ class Emu:
         """Work until the queue has nothing to give and no unit is in work; for tests and one-off drains."""
         with self._threads():
             while self._crash is None:
-                self._idle_workers.acquire()
-                idle = not self._keeper.held()
-                job = self._receive(wait_seconds=0)
-                if job is not None:
-                    self._jobs.put(job)
+                if not (room := self._hands.room(timeout=1)):
                     continue
-                self._idle_workers.release()
+                idle = not self._keeper.held()
+                jobs = self._receive(wait_seconds=0, most=room)
+                for job in jobs:
+                    self._hands.put(job)
+                if jobs:
+                    continue
                 if idle:
                     break
                 time.sleep(0.005)
@@ -170,8 +170,7 @@ class Emu:
             yield
         finally:
             self._ended.set()
-            for _ in workers:
-                self._jobs.put(None)
+            self._hands.close()
             # Threads are daemons: one that waits for a dead connection must not hold the process up.
             deadline = now() + ENDING_SECONDS
             for thread in (*workers, *helpers):
@@ -203,31 +202,29 @@ class Emu:
                 # restarts in one outage would be enough.
                 self._stopping.wait(HOLD_OFF_SECONDS)
                 continue
-            if not self._idle_workers.acquire(timeout=1):
+            if not (room := self._hands.room(timeout=1)):
                 continue
-            job: Job | None = None
+            jobs: list[Job] = []
             try:
                 # Not knowing whether SQS answers, ask it for a quick answer.
-                job = self._receive(self._settings.receive_wait_seconds if self._queue_state == "ok" else 0)
+                jobs = self._receive(self._settings.receive_wait_seconds if self._queue_state == "ok" else 0, room)
                 delay = FIRST_DELAY_SECONDS
             except AwsError as error:
                 self._queue_is(f"SQS does not answer ({type(error).__name__})")
                 self.stats.count("errors")
                 self._stopping.wait(delay)
                 delay = min(delay * 2, LONGEST_DELAY_SECONDS)
-            if job is not None and self._stopping.is_set():
-                self._keeper.release(job[1], job[0])
-                job = None
-            if job is None:
-                self._idle_workers.release()
-            else:
-                self._jobs.put(job)
+            for job in jobs:
+                if self._stopping.is_set():
+                    self._keeper.release(job.lease, job.messages)
+                else:
+                    self._hands.put(job)
 
-    def _receive(self, wait_seconds: int) -> Job | None:
+    def _receive(self, wait_seconds: int, most: int = BATCH_LIMIT) -> list[Job]:
         asked_at = now()
-        messages = self._queue.receive(wait_seconds, self._settings.visibility_seconds)
+        messages = self._queue.receive(wait_seconds, self._settings.visibility_seconds, most)
         self._queue_is("ok")
-        rows = backfill_rows(messages)
+        rows = backfill_rows(messages) if most == BATCH_LIMIT else None
         while messages and rows is not None and rows < BACKFILL_UNIT_ROWS and not self._stopping.is_set():
             try:
                 more = self._queue.receive(0, self._settings.visibility_seconds)
@@ -238,10 +235,8 @@ class Emu:
             messages += more
             added = backfill_rows(more)
             rows = None if added is None else rows + added
-        if not messages:
-            return None
         self.stats.count("received", len(messages))
-        return messages, self._keeper.take(messages, asked_at)
+        return [Job(some, self._keeper.take(some, asked_at), live) for live, some in apart(messages).items() if some]
 
     def _queue_is(self, state: str) -> None:
         if state != self._queue_state:
@@ -251,15 +246,15 @@ class Emu:
     # ---- working
 
     def _work_forever(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            messages, lease = job
+        while (job := self._hands.take()) is not None:
             try:
-                self._work(messages, lease)
+                self._work(job)
             finally:
-                self._keeper.drop(lease)
-                self._idle_workers.release()
+                self._keeper.drop(job.lease)
+                self._hands.done(job)
 
-    def _work(self, messages: list[Received], lease: Lease) -> None:
+    def _work(self, job: Job) -> None:
+        messages, lease, _ = job
         unit = Unit(messages, lease, plan(messages, self._places.refusal))
         try:
             self._places.process(unit)

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aviary.depth import queue_depth
 from aviary.logs import log
 from frontend.settings import FrontendSettings
 
@@ -14,11 +15,6 @@ if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
 logger = logging.getLogger(__name__)
-
-_ATTRIBUTES: tuple[Literal["ApproximateNumberOfMessages"], Literal["ApproximateNumberOfMessagesNotVisible"]] = (
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesNotVisible",
-)
 
 
 class Depths(NamedTuple):
@@ -55,8 +51,7 @@ class QueueDepths:
     def _depth(self, url: str) -> int:
         if self._client is None:
             self._client = _client(self._settings.aws_region)
-        found = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=list(_ATTRIBUTES))["Attributes"]
-        return sum(int(found[name]) for name in _ATTRIBUTES)
+        return sum(queue_depth(self._client, url))
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -110,7 +110,7 @@ class House:
         if now >= self._metrics_due:
             self._metrics_due = now + METRICS_SECONDS
             self._tell()
-        depth = self._queue.depth()
+        depth = sum(self._queue.depth())
         self.behind["queue_messages"] = depth
         self._queue_state.works()
         if self._letters is not None:

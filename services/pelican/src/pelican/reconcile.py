@@ -176,7 +176,7 @@ class Reconcile:
         quiet_since: float | None = None
         while True:
             now = self._clock()
-            if self._queue.depth():
+            if any(self._queue.depth()):
                 quiet_since = None
             elif quiet_since is None:
                 quiet_since = now
@@ -239,7 +239,7 @@ class Reconcile:
             if not held:
                 return False
             until = self._clock() + FENCE_SECONDS
-            while self._queue.depth():
+            while any(self._queue.depth()):
                 if self._clock() >= until:
                     return False
                 self._pause(0.1)

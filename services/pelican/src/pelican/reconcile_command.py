@@ -68,7 +68,7 @@ def vector_deleter(pause: Callable[[float], object] = time.sleep) -> Callable[[s
                 f"the namespace {namespace} is in an index elsewhere, which may not have the API key"
             )
         queue = _queue(settings)
-        while queue.depth():
+        while any(queue.depth()):
             pause(LOOK_SECONDS)
         with PineconeIndex(settings.pinecone_api_key.get_secret_value(), host) as index:
             index.clear(namespace)

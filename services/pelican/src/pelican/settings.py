@@ -11,7 +11,9 @@ class PelicanSettings(DatabaseSettings, QueueSettings, ChunkSettings, HealthSett
     workers: int = Field(default=2, ge=1, le=16, description="threads, each with a connection of its own")
     poll_seconds: float = Field(default=1.0, ge=0.05, le=20, description="how often to look without a NOTIFY")
     backfill_queue_limit: int = Field(
-        default=6, ge=1, description="messages in the queue above which a backfill waits: live changes queue behind it"
+        default=4,
+        ge=1,
+        description="messages in the queue that a backfill begins with; more while Emus take all at once",
     )
     live_queue_limit: int = Field(default=1_000, ge=1, description="messages in the queue above which everything waits")
     backfill_outbox_limit: int = Field(default=20_000, ge=1_000, description="keys a backfill enqueues ahead")

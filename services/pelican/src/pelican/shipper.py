@@ -30,8 +30,9 @@ from pelican.throttle import Gate
 from pelican.watch import DROPPING
 
 FIRST_KEYS, FEWEST_KEYS, MOST_KEYS = 200, 20, 1_000
-# Of a backfill: two messages, because live changes of the same shard wait until they are embedded.
-BACKFILL_KEYS = 200
+# Of a backfill: few enough, because live changes of the same shard wait until they are embedded; and enough that no more
+# than 0.02 requests to SQS and 0.01 to Pinecone are made for a row.
+BACKFILL_KEYS = 240
 # What a claim should weigh as encoded: bounds the memory of a worker, whatever the size of rows.
 CLAIM_BYTES = 2_000_000
 # An announcement is of no concern any more this long after its messages expired (clocks of hosts differ a little).

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import botocore.exceptions
 
+from aviary.depth import Depth, queue_depth
 from pelican.packing import Message, calls
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class ChangeQueue(Protocol):
         """Put dead letters where people look for them. Of one group only ten can be read at a time, so give each its
         own."""
 
-    def depth(self) -> int:
-        """Messages in the queue, waiting or being worked on. Approximate."""
+    def depth(self) -> Depth:
+        """Approximate."""
 
 
 class SqsQueue:
@@ -47,15 +48,11 @@ class SqsQueue:
         if self._dlq_url:
             self._send(self._dlq_url, group, messages)
 
-    def depth(self) -> int:
+    def depth(self) -> Depth:
         try:
-            answer = self._client.get_queue_attributes(
-                QueueUrl=self._queue_url,
-                AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-            )
+            return queue_depth(self._client, self._queue_url)
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             raise QueueError(f"the queue does not tell its depth: {_name(error)}") from error
-        return sum(map(int, answer["Attributes"].values()))
 
     def _send(self, url: str, group: str, messages: Sequence[Message]) -> int | None:
         taken_ms: int | None = None

@@ -176,14 +176,16 @@ class Worker:
         return self._idle
 
     def _ship(self, work: Work, turn: Turn) -> Turn:
-        if not self._gate.allows(work.lane):
-            return Turn.WORKED if turn is Turn.WORKED else Turn.WAITING
+        with self._gate.room(work.lane) as allowed:
+            return self._ship_claim(work, turn) if allowed else _waiting(turn)
+
+    def _ship_claim(self, work: Work, turn: Turn) -> Turn:
         self.turned_at = time.monotonic()
         try:
             shipped = self._shipper.ship(work)
         except SourceError as error:
             self._paused.add(error)
-            return Turn.WORKED if turn is Turn.WORKED else Turn.WAITING
+            return _waiting(turn)
         except LostClaimError:
             return Turn.WORKED
         if shipped:
@@ -206,3 +208,8 @@ class Worker:
             self._outbox.drop()
             _logger.exception("turn_failed")
         return None
+
+
+def _waiting(turn: Turn) -> Turn:
+    """How the look has ended so far, now that something may not be done."""
+    return Turn.WORKED if turn is Turn.WORKED else Turn.WAITING
