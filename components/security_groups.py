@@ -3,10 +3,10 @@
     allowed addresses ──443, 80──► load balancer ──8000──► frontend ──┐
                                                                       ├──5432──► database
                                                           Pelican ────┘
-    reconcile ──5432──► database
-    frontend, Pelican, Emu, reconcile ──443──► AWS and Pinecone (private endpoints where there are any)
+    reconcile, operator ──5432──► database
+    frontend, Pelican, Emu, reconcile, operator ──443──► AWS and Pinecone (private endpoints where there are any)
 
-Nothing else comes in anywhere, and the database reaches nobody.
+The operator's task stands behind reconcile's group. Nothing else comes in anywhere, and the database reaches nobody.
 """
 
 from collections.abc import Sequence
