@@ -12,6 +12,8 @@ is tracked by one alarm that rises after 3 minutes above it and one that falls a
 a rise brings ceil(tasks * metric / target), the most that any rule asks for wins, and fewer tasks need every rule's
 consent. https://docs.aws.amazon.com/autoscaling/application/userguide/target-tracking-scaling-policy-overview.html
 
+The loads are live changes. Of a backfill hardly anything waits in the queue (docs/decisions/0093), so CPU alone brings Emus to it.
+
 Left out: Spot interruptions, Pinecone's quotas (docs/capacity.md says when they bind), placement delays beyond
 `--start-seconds`, and the sixteen message groups of a source, which keep more than sixteen Emus from working on one table.
 """
