@@ -1,17 +1,21 @@
 """What a person sees while a part is away, and that it ends when the part is back."""
 
+import os
 import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
 from aviary.index import PineconeIndex
 from frontend.embedding import TextEmbedder
+from frontend.pool import POOL_SIZE
 from local.postgres import PostgresServer
 from pelican.migrate import migrate
 from tests.services.frontend.conftest import settings
@@ -30,17 +34,35 @@ def own_postgres() -> Iterator[PostgresServer]:
         server.stop(signal.SIGQUIT)
 
 
+def own_server(postgres: PostgresServer, site: Site) -> Server:
+    """A frontend over `postgres` with our schema, so that a test may stop it."""
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        migrate(connection)
+    host = site.server.services.settings.index_host
+    return Server(settings(postgres.dsn(user="aviary_frontend"), host), PineconeIndex("test-key", host), WordEmbedder)
+
+
+@contextmanager
+def waiting_requests(server: Server, postgres: PostgresServer, product: int) -> Iterator[list[Future[httpx.Response]]]:
+    """As many requests as there are connections, each waiting on its own for a row that is locked until the block ends."""
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'aviary-frontend' AND wait_event_type = 'Lock'"
+    )
+    with ThreadPoolExecutor(POOL_SIZE) as threads, closing(psycopg.connect(postgres.dsn())) as holder:
+        holder.execute("SELECT FROM products WHERE id = %s FOR UPDATE", [product])
+        path = f"/api/products/{product}"
+        asked = [threads.submit(server.client.patch, path, json={"price": price}) for price in range(POOL_SIZE)]
+        with psycopg.connect(postgres.dsn(), autocommit=True) as watcher:
+            until(lambda: watcher.execute(waiting).fetchone() == (POOL_SIZE,))
+        yield asked
+
+
 def test_a_restart_of_the_database_is_told_and_survived(
     own_postgres: PostgresServer, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nobody but this test asks the database, so that nobody else notices that it was away.
     monkeypatch.setattr("frontend.status.SAMPLE_EVERY_SECONDS", 3600.0)
-    with psycopg.connect(own_postgres.dsn(), autocommit=True) as connection:
-        migrate(connection)
-    host = site.server.services.settings.index_host
-    server = Server(
-        settings(own_postgres.dsn(user="aviary_frontend"), host), PineconeIndex("test-key", host), WordEmbedder
-    )
+    server = own_server(own_postgres, site)
     try:
         product = server.client.post("/api/products", json={"name": "Kept"}).json()["id"]
         own_postgres.stop(signal.SIGQUIT)
@@ -60,18 +82,69 @@ def test_a_restart_of_the_database_is_told_and_survived(
             "model": "ok",
         }
         assert server.client.get("/healthz").status_code == 200, "a restart of this process would not help"
-        assert server.client.get("/api/status").json()["state"] == "unknown"
+        # A sample may be a second old.
+        until(lambda: server.client.get("/api/status").json()["state"] == "unknown")
         own_postgres.start()
-        until(lambda: server.client.get("/readyz").status_code == 200)
-        assert server.client.get(f"/api/products/{product}").json()["name"] == "Kept"
-        # A restart that nobody noticed: the connections in the pool are dead, and no request may get one.
-        own_postgres.stop(signal.SIGQUIT)
-        own_postgres.start()
-        # While the pool pauses after the attempts that the first outage cost, an answer may still be 503, and nothing worse.
-        statuses = [server.client.get(f"/api/products/{product}").status_code for _ in range(5)]
-        assert set(statuses) <= {200, 503}
-        until(lambda: server.client.get(f"/api/products/{product}").status_code == 200)
+        assert [server.client.get(f"/api/products/{product}").status_code for _ in range(5)] == [200] * 5
+        # A restart that nobody noticed, soon after: every connection in the pool is dead, and no request may get one.
+        for _ in range(2):
+            with waiting_requests(server, own_postgres, product) as asked:
+                pass
+            assert [each.result().status_code for each in asked] == [200] * POOL_SIZE
+            own_postgres.stop(signal.SIGQUIT)
+            own_postgres.start()
+            with ThreadPoolExecutor(POOL_SIZE) as threads:
+                answers = list(threads.map(server.client.get, [f"/api/products/{product}"] * 2 * POOL_SIZE))
+            assert [answer.status_code for answer in answers] == [200] * len(answers)
     finally:
+        server.stop()
+
+
+def test_requests_that_wait_for_an_answer_when_the_database_goes_are_told(
+    own_postgres: PostgresServer, site: Site
+) -> None:
+    server = own_server(own_postgres, site)
+    try:
+        product = server.client.post("/api/products", json={"name": "Kept"}).json()["id"]
+        with waiting_requests(server, own_postgres, product) as asked:
+            own_postgres.stop(signal.SIGQUIT)
+            answers = [each.result() for each in asked]
+        assert [(each.status_code, each.json()["error"]["code"]) for each in answers] == [
+            (503, "database_unavailable")
+        ] * POOL_SIZE
+        own_postgres.start()
+        assert server.client.get(f"/api/products/{product}").status_code == 200
+    finally:
+        server.stop()
+
+
+def test_a_database_that_hangs_keeps_nobody_waiting(
+    own_postgres: PostgresServer, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A sample that was asked of the database before it hung is no request, and keeps its connection until it answers.
+    monkeypatch.setattr("frontend.status.SAMPLE_EVERY_SECONDS", 3600.0)
+    monkeypatch.setattr("frontend.services.PREPARE_EVERY_SECONDS", 3600.0)
+    server = own_server(own_postgres, site)
+    assert own_postgres.process is not None
+    stopped = [own_postgres.process.pid]
+    try:
+        product = server.client.post("/api/products", json={"name": "Kept"}).json()["id"]
+        with psycopg.connect(own_postgres.dsn()) as connection:
+            sessions = "SELECT pid FROM pg_stat_activity WHERE application_name = 'aviary-frontend'"
+            stopped += [pid for (pid,) in connection.execute(sessions)]
+        assert len(stopped) > 1, "a connection rests"
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        # The client gives up after 30 s, and a statement would be cancelled after 5 s if the server did anything.
+        answer = server.client.get(f"/api/products/{product}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        assert server.client.get(f"/api/products/{product}").status_code == 200
+    finally:
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
         server.stop()
 
 

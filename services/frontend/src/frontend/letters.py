@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from aviary.dead_letters import Key, Kind, Letter, is_void
 from aviary.logs import log
 from aviary.source import vector_id
+from frontend.pool import Connection
 from frontend.problems import ProblemError
-from frontend.store import Connection, Database
+from frontend.store import Database
 from frontend.vectors import AsyncIndex
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from psycopg.types.json import Jsonb
 from aviary.source import Source, render
 from frontend.limits import PRODUCTS
 from frontend.models import NewProduct, ProductChange
+from frontend.pool import Connection
 from frontend.problems import ProblemError
-from frontend.store import Connection, Database, Row
+from frontend.store import Database, Row
 
 # A bigint key: beyond it there is no row, and Postgres would refuse the number.
 MAX_ID = 2**63 - 1

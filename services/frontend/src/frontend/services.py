@@ -63,7 +63,6 @@ class Services:
     async def running(self) -> AsyncIterator[None]:
         """Open what must be open. Neither a database nor a model that comes late keeps the service from starting:
         `/readyz` says what is missing."""
-        await self.database.open()
         self.embedder.start()
         helpers = [asyncio.create_task(self.board.run()), asyncio.create_task(self._prepare_models())]
         try:

@@ -15,9 +15,10 @@ from pydantic import BaseModel
 
 from aviary.logs import log
 from frontend.arrival import Measurement, Watcher
+from frontend.pool import Connection
 from frontend.problems import ProblemError
 from frontend.queues import QueueDepths
-from frontend.store import Connection, Database, Watched
+from frontend.store import Database, Watched
 from frontend.vectors import AsyncIndex
 
 logger = logging.getLogger(__name__)

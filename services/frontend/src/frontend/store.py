@@ -11,24 +11,18 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from aviary.database import connection_parameters
 from aviary.logs import log
 from aviary.settings import DatabaseSettings
 from aviary.source import Source, key_text
 from frontend.limits import PRODUCTS, Filters
+from frontend.pool import Connection, Pool
 from frontend.problems import ProblemError, from_database
 
 logger = logging.getLogger(__name__)
 
 APPLICATION_NAME = "aviary-frontend"
-POOL_SIZE = 10
-POOL_WAIT_SECONDS = 2.0
-# While the database is known to be away nobody waits for it longer than this; it is long enough to get a connection
-# that the pool has made meanwhile.
-POOL_WAIT_DURING_OUTAGE_SECONDS = 0.1
-OUTAGE_SECONDS = 2.0
 # Keys are texts: those of dates and times must print here as they do where they are captured.
 SESSION = "-c statement_timeout=5000 -c timezone=UTC -c datestyle=ISO,YMD"
 # How soon a source is searched in another place once the two have changed roles. Asking costs a millisecond.
@@ -41,7 +35,6 @@ PRODUCT_COLUMNS = (
     "id", "sku", "name", "description", "category", "price", "attributes", "created_at", "updated_at",
 )  # fmt: skip
 
-Connection = psycopg.AsyncConnection[DictRow]
 Row = dict[str, Any]
 
 
@@ -74,35 +67,18 @@ class FoundRow(NamedTuple):
 
 
 class Database:
-    """A pool of connections. Every failure leaves here as a `ProblemError`; after an outage the next call works."""
+    """The watched tables, and connections. Every failure leaves here as a `ProblemError`; after an outage the next call works."""
 
     def __init__(self, settings: DatabaseSettings) -> None:
-        async def parameters() -> dict[str, Any]:
+        async def connect() -> Connection:
             # An IAM token is made by the AWS SDK, which blocks.
             given = await asyncio.to_thread(connection_parameters, settings, APPLICATION_NAME)
             given["options"] = f"{given.get('options') or ''} {SESSION}".strip()
-            return {**given, "row_factory": dict_row, "autocommit": True}
+            return await psycopg.AsyncConnection[DictRow].connect(**given, row_factory=dict_row, autocommit=True)
 
-        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            connection_class=psycopg.AsyncConnection[DictRow],
-            kwargs=parameters,
-            min_size=2,
-            max_size=POOL_SIZE,
-            timeout=POOL_WAIT_SECONDS,
-            max_waiting=200,
-            # A connection that died with the server is found here, not by the request that gets it.
-            check=AsyncConnectionPool.check_connection,
-            reconnect_timeout=30,
-            open=False,
-            name=APPLICATION_NAME,
-        )
+        self._pool = Pool(connect)
         self._sources: tuple[float, dict[str, Watched]] = (float("-inf"), {})
-        self._away_until = float("-inf")
         self._rows_queries: dict[str, tuple[Watched, bytes]] = {}
-
-    async def open(self) -> None:
-        """Begin to connect; returns at once, the database may come later."""
-        await self._pool.open(wait=False)
 
     async def close(self) -> None:
         await self._pool.close()
@@ -110,14 +86,10 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection in autocommit mode; use `connection.transaction()` for more than one statement."""
-        away = time.monotonic() < self._away_until
         try:
-            async with self._pool.connection(POOL_WAIT_DURING_OUTAGE_SECONDS if away else None) as connection:
-                self._away_until = float("-inf")
+            async with self._pool.connection() as connection:
                 yield connection
         except psycopg.Error as error:
-            if isinstance(error, PoolTimeout):
-                self._away_until = time.monotonic() + OUTAGE_SECONDS
             problem = from_database(error)
             if problem.status >= 500:
                 log(logger, logging.WARNING, "database_trouble", error=type(error).__name__, sqlstate=error.sqlstate)
