@@ -13,7 +13,7 @@ from chaos.plan import Episode, Injection, Operation
 from chaos.probe import Recovery
 from chaos.report import Asked, report, write
 from chaos.run import Outcome, Seen
-from chaos.users import Made, Users
+from chaos.users import Aborted, Made, Users
 from chaos.world import Loss
 from pelican.migrate import migrate
 from tests.conftest import Database
@@ -66,6 +66,12 @@ def test_only_the_loss_of_the_queue_may_need_reconcile_and_nothing_may_be_left_t
 )
 def test_each_of_these_is_a_failure(wrong: dict[str, object], name: str) -> None:
     assert failures(seen("emu killed"), outcome=wrong) == [name]
+
+
+def test_a_transaction_that_we_aborted_is_a_failure() -> None:
+    made = Made(interrupted=1, aborted=[Aborted("insert", "RaiseException")])
+    assert failures(seen("emu killed"), made=made) == ["aborted"]
+    assert failures(seen("emu killed"), made=Made(interrupted=1)) == [], "Postgres was broken on purpose"
 
 
 def test_a_process_that_ended_by_itself_and_a_search_that_never_came_back_are_failures() -> None:
