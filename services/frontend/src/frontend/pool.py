@@ -116,10 +116,11 @@ class Pool:
         try:
             connection = await self._connect()
         except BaseException as error:
-            self._failed_attempt_began = began_at
             self._next_attempt_at = time.monotonic() + random.uniform(*PAUSE_SECONDS)  # noqa: S311 - only spreads load
             if not isinstance(error, Exception):
+                # Whose time was up, or who was cancelled, has not heard of the server; the others may.
                 raise
+            self._failed_attempt_began = began_at
             sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
             log(logger, logging.WARNING, "database_connect_failed", error=type(error).__name__, sqlstate=sqlstate)
             raise NoConnectionError("the database does not let us connect") from error
