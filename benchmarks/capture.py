@@ -162,7 +162,9 @@ def end_to_end(rows: int, rounds: int, emus: int = 1) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.capture", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=20_000, help="rows that one statement changes (20000)")
     parser.add_argument("--rounds", type=int, default=5, help="how often (5)")
     parser.add_argument("--only", choices=["queue", "whole"], help="one of the two ways")

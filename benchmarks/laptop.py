@@ -160,7 +160,9 @@ def measure(rows: int, updates: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.laptop", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=5000, help="products in the catalogue (5000)")
     parser.add_argument("--updates", type=int, default=200, help="single-row updates to time (200)")
     parser.add_argument("--runs", type=int, default=1, help="how often to measure everything (1)")

@@ -146,7 +146,9 @@ def reconcile(state: dict[str, Any], *options: str) -> dict[str, Any]:
 
 def main() -> int:
     """Measure, print, write the JSON; 1 when something was not found, not repaired, or over the bar."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.reconcile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=50_000, help="rows of the table (50000)")
     parser.add_argument("--each", type=int, default=500, help="differences of each kind (500)")
     parser.add_argument("--json", type=Path, help="write the numbers here too")

@@ -95,7 +95,9 @@ def main() -> None:
         vars(emu)["Embedder"] = lambda *_, **__: RecordedEmbedder(path)
         emu.main()
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.recorded", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=20_000, help="rows of the catalogue (20000)")
     print(recorded(parser.parse_args().rows))
 

@@ -121,7 +121,11 @@ def checks() -> tuple[list[Check], dict[str, tuple[float, float]]]:
 
 def main() -> int:
     """Print every figure with its bound."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.regression",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     timed, counted = checks()
     least = {check.name: float("inf") for check in timed}
     unit = float("inf")

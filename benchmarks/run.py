@@ -158,7 +158,9 @@ def write(results: Sequence[dict[str, Any]]) -> None:
 
 def main() -> int:
     """1 when a section could not be measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", help=f"sections, with commas between: {', '.join(SECTIONS)}")
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds")
     parser.add_argument("--resume", action="store_true", help="leave out sections that were measured in this size")

@@ -242,7 +242,9 @@ def variants(emu: Rules) -> dict[str, Rules]:
 
 def main() -> None:
     """Simulate and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--stack", default="prod", help="dev or prod (prod)")
     parser.add_argument("--trace", choices=["burst", "daily wave", "step"], help="only this load")
     parser.add_argument("--rows-per-vcpu", type=float, default=150, help="rows a second that one vCPU embeds (150)")

@@ -82,7 +82,11 @@ def answered(query: catalogue.Query, skus: Sequence[str]) -> bool:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.search_quality",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--rows", type=int, default=5000, help="products in the catalogue (5000), without --url")
     parser.add_argument("--template", default=TEMPLATE, help=f'of the indexed text ("{TEMPLATE}"), without --url')
     parser.add_argument("--misses", type=int, default=0, help="show so many queries that were not answered")

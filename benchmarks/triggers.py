@@ -143,7 +143,9 @@ def measure(rows: int, updates: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.triggers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=100_000, help="rows of a COPY (100000)")
     parser.add_argument("--updates", type=int, default=10_000, help="single-row updates, each its own commit (10000)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each table (5)")

@@ -221,7 +221,9 @@ def test_every_command_explains_itself_with_an_example(store: Store, name: str) 
 
 def test_missing_settings_are_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AVIARY_QUEUE_URL", raising=False)
-    assert refusal(store) == "pelican: settings: AVIARY_QUEUE_URL: Field required\n"
+    assert refusal(store) == (
+        "pelican: settings: AVIARY_QUEUE_URL: Field required; `python -m pelican --help` says what each command needs\n"
+    )
 
 
 def test_a_database_that_is_not_there_is_told_in_one_sentence(

@@ -71,7 +71,7 @@ def _sentence(error: Exception) -> str:
     sentence = str(error)
     match error:
         case pydantic.ValidationError():
-            sentence = settings_sentence(error)
+            sentence = f"{settings_sentence(error)}; `python -m pelican --help` says what each command needs"
         case psycopg.errors.UndefinedTable():
             sentence = "this database has no schema of ours yet; run `python -m pelican migrate` first"
         case psycopg.errors.InsufficientPrivilege():

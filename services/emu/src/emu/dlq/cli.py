@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
 def _sentence(error: Exception) -> str:
     match error:
         case pydantic.ValidationError():
-            return sentence(error)
+            return f"{sentence(error)}; `python -m emu dlq --help` says what is needed for what"
         case ClientError():
             return f"the dead letter queue refuses: {error.response.get('Error', {}).get('Code', 'unknown error')}"
         case BotoCoreError():
