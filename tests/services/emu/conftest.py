@@ -4,11 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
-from tests.conftest import Queues
+from local.postgres import PostgresServer
+from pelican.migrate import migrate
+from tests.conftest import Database, Queues
 from tests.services.emu import helpers
 from tests.services.emu.helpers import Bench, EmuProcess
+from tests.services.emu.office import Office
 from tests.services.pinecone.process import PineconeTestIndex
 
 
@@ -30,3 +34,25 @@ def start_emu(bench: Bench, tmp_path: Path) -> Iterator[Callable[..., EmuProcess
     yield start
     for emu in started:
         emu.end()
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres_server: PostgresServer) -> Iterator[Database]:
+    """One database for all tests of dead letters, emptied by each."""
+    database = Database(postgres_server, "dead_letters")
+    with psycopg.connect(postgres_server.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE dead_letters")
+    with psycopg.connect(database.dsn(), autocommit=True) as connection:
+        migrate(connection)
+    yield database
+    with psycopg.connect(postgres_server.dsn(), autocommit=True) as connection:
+        connection.execute("DROP DATABASE dead_letters WITH (FORCE)")
+
+
+@pytest.fixture
+def office(bench: Bench, migrated: Database) -> Office:
+    office = Office(bench, migrated.dsn(), migrated.dsn("aviary_pelican"), migrated.dsn("aviary_operator"))
+    office.execute("TRUNCATE products")
+    office.execute("UPDATE sync.claim SET messages = 0")
+    office.forget()
+    return office
