@@ -16,14 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import boto3
 import psycopg
 
 from benchmarks.machine import describe, summary
 from benchmarks.recorded import recorded
 from benchmarks.rig import Rig, cpu_of
 from local import catalogue
-from local.gauges import Gauges
+from local.gauges import Gauges, queue_client
 
 POLL_SECONDS = 0.05
 DEADLINE_SECONDS = 300.0
@@ -93,17 +92,13 @@ def until_settled(gauges: Gauges) -> None:
 
 def purge(rig: Rig) -> None:
     """Empty the queue; SQS itself allows a PurgeQueue a minute only."""
-    client = boto3.client(
-        "sqs",
-        endpoint_url=rig.state["sqs_endpoint"],
-        region_name="us-east-1",
-        aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106 - moto takes any
-    )
+    client = queue_client(rig.state["sqs_endpoint"])
     url = rig.state["queue_url"]
     while messages := client.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
-        entries = [{"Id": m["MessageId"], "ReceiptHandle": m["ReceiptHandle"]} for m in messages]
-        client.delete_message_batch(QueueUrl=url, Entries=entries)  # type: ignore[arg-type] # as received
+        client.delete_message_batch(
+            QueueUrl=url,
+            Entries=[{"Id": m["MessageId"], "ReceiptHandle": m["ReceiptHandle"]} for m in messages],
+        )
     client.close()
 
 

@@ -41,7 +41,7 @@ def packed(transformer: Any, texts_per_row: int) -> Any:
     """A torch module with our graph's inputs: several texts stand in one row and do not see each other."""
     torch: Any = importlib.import_module("torch")
 
-    class Packed(torch.nn.Module):  # type: ignore[misc] # torch is not there where types are checked
+    class Packed(torch.nn.Module):  # type: ignore[misc] # a base of type Any: types are checked without torch
         def __init__(self) -> None:
             super().__init__()
             self.transformer = transformer
@@ -115,7 +115,7 @@ class Peers:
             try:
                 self._runs[name] = call()
                 self.engines[name] = str(importlib.import_module(name.split()[0]).__version__)
-            except Exception as error:  # noqa: BLE001 - whatever one of them lacks, the others are measured
+            except Exception as error:  # noqa: BLE001 - engines raise types of their own; the report shows which
                 self.engines[name] = f"not loaded: {type(error).__name__}: {error}"[:300]
 
     def _onnxruntime(self, model: Path) -> Callable[[list[Any]], Any]:
@@ -214,7 +214,7 @@ def main() -> None:
                 answer = peers.encode(asked["texts"])
             else:
                 answer = peers.matmul(**asked)
-        except Exception as error:  # noqa: BLE001 - the parent decides what a failure means
+        except Exception as error:  # noqa: BLE001 - told to the parent, which would wait for ever
             answer = {"error": f"{type(error).__name__}: {error}"[:500]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aviary.chunking import Tokens
+from aviary.embedder import Embedder
 from aviary.source import DIMENSION, MODEL
 from benchmarks.machine import BUILD
 from local import catalogue
@@ -41,9 +42,6 @@ def recorded(rows: int) -> Path:
     """The file of the first `rows` rows' vectors; computes it unless it is there."""
     path = BUILD / f"vectors-{rows}.npz"
     if not path.exists():
-        # Here and not at the top: an Emu that looks vectors up has no need of the model.
-        from aviary.embedder import Embedder  # noqa: PLC0415
-
         embedder, found, wanted = Embedder(), [], texts(rows)
         for start in range(0, rows, BLOCK):
             found.append(embedder.embed(wanted[start : start + BLOCK]))
@@ -88,7 +86,7 @@ class RecordedEmbedder:
 def main() -> None:
     """Make the file, or be Emu."""
     if os.environ.get(VARIABLE):
-        from emu import __main__ as emu  # noqa: PLC0415
+        from emu import __main__ as emu  # noqa: PLC0415 - who only makes or finds the file loads no Emu
 
         path = Path(os.environ[VARIABLE])
         # Emu's own main(), with this where it would load the model.

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import BUILD, REPOSITORY, describe
+from benchmarks.peer_process import PYTHON
 from benchmarks.sections import Row
 
 SECTIONS = (
@@ -69,7 +70,7 @@ def run_section(name: str, *, quick: bool) -> dict[str, Any]:
     try:
         section = importlib.import_module(f"benchmarks.sections.{name}").measure(quick)
         found |= {"rows": [row._asdict() for row in section.rows], "data": section.data}
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the other sections are still worth measuring
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - printed, kept in the table, and the exit status says it
         traceback.print_exc()
         found |= {"rows": [], "failed": f"{type(error).__name__}: {error}"}
     found["seconds"] = round(time.monotonic() - began, 1)
@@ -114,8 +115,6 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 def draw() -> str:
     """The plots, in the peers' environment, which has matplotlib; a sentence when that is not there."""
-    from benchmarks.peer_process import PYTHON  # noqa: PLC0415 - only when plots are wanted
-
     if not PYTHON.exists():
         return "no plots: build/bench is not there (the section `embedding` makes it)"
     done = subprocess.run(

@@ -15,7 +15,7 @@ RANDOM = "1a2b3c4"
 # Signatures of Pulumi's wire format.
 # https://github.com/pulumi/pulumi/blob/master/sdk/python/lib/pulumi/runtime/rpc.py
 SIGNATURE = "4dabf18193072939515e22adb298388d"
-SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 # a mark on the wire, the same for everyone
+SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - Pulumi's published mark of a secret, none itself
 RESOURCE = "5cf8f73096256a8f31e491e813e4eb8e"
 
 Inputs = Mapping[str, Any]

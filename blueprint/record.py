@@ -85,7 +85,7 @@ def run(
 ) -> Graph:
     """Run a program in this process until all of its outputs have settled; what it raises is raised here."""
     # The SDK takes a second to import, and who reads a recorded graph does not need it.
-    from blueprint.monitor import Monitor, begin  # noqa: PLC0415
+    from blueprint.monitor import Monitor, begin  # noqa: PLC0415 - see above
 
     monitor = Monitor(preview=preview)
 
@@ -118,7 +118,7 @@ def _main() -> int:
     parser.add_argument("--preview", action="store_true", help="nothing is known that a provider would make")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     options = parser.parse_args()
-    import pulumi  # noqa: PLC0415 # see run()
+    import pulumi  # noqa: PLC0415 - see run()
 
     try:
         config, secrets = stack_config(options.stack)

@@ -160,7 +160,7 @@ class _Session:
         if self._connection is None:
             self._connection = psycopg.connect(self._dsn, connect_timeout=5, autocommit=True)
             self._connection.add_notice_handler(self._warned)
-        chance = random.Random(operation.seed)  # noqa: S311 - a repeatable choice
+        chance = random.Random(operation.seed)  # noqa: S311 - a seed must repeat the run; no secret
         with self._connection.transaction() as transaction, self._connection.cursor() as cursor:
             perform(cursor, operation, chance)
             if operation.kind == "roll back":

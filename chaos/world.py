@@ -103,7 +103,7 @@ class World(Reporter):
         if service.spec.name == "postgres" and service.state == "ready":
             self._postgres_until = time.monotonic() + RECONNECT_SECONDS
 
-    def lost(self, service: Service, why: str, pause_seconds: float) -> None:  # noqa: ARG002 - a Reporter's
+    def lost(self, service: Service, why: str, pause_seconds: float) -> None:  # noqa: ARG002 - a Reporter is called with it
         with self._lock:
             killed_at = self._killed.pop(service.spec.name, None)
             if killed_at is None and not self.ending.is_set():
@@ -175,7 +175,7 @@ class World(Reporter):
 
     def _request(self, method: str, url: str, body: object) -> None:
         data = None if body is None else msgspec.json.encode(body)
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310 - the stack's own doors
         self._opener.open(request, timeout=10).close()
 
     def clear_faults(self) -> None:

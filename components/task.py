@@ -174,7 +174,7 @@ class Task(pulumi.ComponentResource):
             "privileged": False,
             "readonlyRootFilesystem": True,
             "linuxParameters": {"initProcessEnabled": True, "capabilities": {"drop": ["ALL"]}},
-            "mountPoints": [{"sourceVolume": TEMPORARY, "containerPath": "/tmp", "readOnly": False}],  # noqa: S108
+            "mountPoints": [{"sourceVolume": TEMPORARY, "containerPath": "/tmp", "readOnly": False}],  # noqa: S108 - the container's own, a volume of this task
             "logConfiguration": {
                 "logDriver": "awslogs",
                 "options": {

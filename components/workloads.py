@@ -18,6 +18,8 @@ SERVICES = ("pelican", "emu", "frontend")
 HEALTH_PORT = 8080
 # The images hold RDS's certificate authorities here.
 ROOT_CERTIFICATES = "/etc/ssl/rds/global-bundle.pem"
+# What it takes to receive messages, hold them while they are worked on, and delete them.
+EMPTY_A_QUEUE = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +74,7 @@ class Workloads:
                 secrets=self._index_secrets(),
             ),
             statements=[
-                allow(
-                    [
-                        "sqs:ChangeMessageVisibility",
-                        "sqs:DeleteMessage",
-                        "sqs:GetQueueAttributes",
-                        "sqs:ReceiveMessage",
-                    ],
-                    [messaging.queue.arn],
-                ),
+                allow(EMPTY_A_QUEUE, [messaging.queue.arn]),
                 allow(["sqs:SendMessage"], [messaging.dlq.arn]),
                 allow(["sns:Publish"], [messaging.topic_arn]),
                 self._use_key("sqs", "sns"),
@@ -161,15 +155,7 @@ class Workloads:
                 secrets=self._index_secrets(),
             ),
             statements=[
-                allow(
-                    [
-                        "sqs:ChangeMessageVisibility",
-                        "sqs:DeleteMessage",
-                        "sqs:GetQueueAttributes",
-                        "sqs:ReceiveMessage",
-                    ],
-                    [self.messaging.dlq.arn],
-                ),
+                allow(EMPTY_A_QUEUE, [self.messaging.dlq.arn]),
                 self._use_key("sqs"),
                 self._log_in("aviary_operator"),
             ],

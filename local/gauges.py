@@ -19,8 +19,22 @@ if TYPE_CHECKING:
 PINECONE_SECONDS = 5.0
 _OTHER = """
 SELECT state, namespace, model, index_host, enqueued, total, waiting_keys FROM sync.reindex_status WHERE name = %s"""
+# The queue server takes any credentials, but the SDK sends nothing without some.
+ANY_CREDENTIAL = "local"
 # What a process that is just starting again makes of a question.
 PASSING = (psycopg.Error, BotoCoreError, ClientError, PineconeError, OSError)
+
+
+def queue_client(endpoint: str) -> "SQSClient":
+    """A client of the laptop's queue server; it tries once."""
+    return boto3.client(
+        "sqs",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=ANY_CREDENTIAL,
+        aws_secret_access_key=ANY_CREDENTIAL,
+        config=Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1}),
+    )
 
 
 class SourceReading(NamedTuple):
@@ -94,14 +108,7 @@ class Gauges:
         self._api_key: str = state["pinecone_api_key"]
         self._index_host: str = state["index_host"]
         self._indexes: dict[str, PineconeIndex] = {}
-        self._sqs: SQSClient = boto3.client(
-            "sqs",
-            endpoint_url=state["sqs_endpoint"],
-            region_name="us-east-1",
-            aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106 - moto takes any
-            config=Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1}),
-        )
+        self._sqs: SQSClient = queue_client(state["sqs_endpoint"])
 
     def read(self) -> Reading:
         """The numbers now. The way of a change is read from its beginning to its end, so none is missed in between."""

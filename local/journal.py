@@ -61,7 +61,7 @@ class Journal:
     def save(self, queues: Iterable[Queue], taken: Sequence[Taken], forget_before_ms: float) -> None:
         """Write what changed in `queues` since the last call, and what was accepted, in one transaction."""
         queues = list(queues)
-        now = {(queue.name, message.id): message for queue in queues for message in queue._messages}  # noqa: SLF001
+        now = {(queue.name, message.id): message for queue in queues for message in queue._messages}  # noqa: SLF001 - as above
         names = {queue.name for queue in queues}
         gone = [key for key in self._written if key[0] in names and key not in now]
         changed = {key: message for key, message in now.items() if self._written.get(key) != _mutable(message)}

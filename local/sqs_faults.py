@@ -72,7 +72,7 @@ class Faults:
         except msgspec.MsgspecError as error:
             return _answer(start_response, HTTPStatus.BAD_REQUEST, {"message": str(error)})
         with self._lock:
-            self._rules.append((fault, time.monotonic() + fault.seconds, random.Random(fault.seed)))  # noqa: S311
+            self._rules.append((fault, time.monotonic() + fault.seconds, random.Random(fault.seed)))  # noqa: S311 - a repeatable choice
         return _answer(start_response, HTTPStatus.OK, {})
 
     def _take(self, action: str) -> str:

@@ -22,8 +22,8 @@ INTERRUPTED = 130
 
 def in_terminal(options: "Options") -> int:
     """Until Ctrl-C."""
-    from local.console import Screen  # noqa: PLC0415
-    from local.up import run  # noqa: PLC0415
+    from local.console import Screen  # noqa: PLC0415 - see the top
+    from local.up import run  # noqa: PLC0415 - see the top
 
     screen = Screen()
     try:
@@ -34,7 +34,7 @@ def in_terminal(options: "Options") -> int:
 
 def in_background(options: "Options", events_fd: int) -> int:
     """The half that stays: events go to an inherited pipe, and what Python itself may say to supervisor.log."""
-    from local.up import run  # noqa: PLC0415
+    from local.up import run  # noqa: PLC0415 - see the top
 
     def redirect() -> None:
         log = os.open(options.folder.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -57,7 +57,7 @@ def start_in_background(folder: Folder, arguments: Sequence[str]) -> int:
         start_new_session=True,
     )
     os.close(writer)
-    from local.console import Screen  # noqa: PLC0415
+    from local.console import Screen  # noqa: PLC0415 - see the top
 
     screen = Screen()
     last: Event | None = None

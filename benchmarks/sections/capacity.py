@@ -6,12 +6,14 @@ and two cores holds. A Fargate vCPU is one hardware thread, of a CPU that AWS do
 ratio to this machine's rate, which the section `embedding` measures against the matrix-product peak.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +69,26 @@ def measure(quick: bool) -> Section:
 def _limited(vcpu: float, rows: int) -> float:
     """Rows a second of the embedder in a process that gets so much of this machine."""
     command = [sys.executable, "-m", "benchmarks.sections.capacity", str(rows)]
-    threads = max(1, round(vcpu))
-    cores = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
-    process = subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,  # noqa: PLW1509 - no thread is running here
-    )
+    with _on_cores(max(1, round(vcpu))):
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     if vcpu < 1:
         _share(process, vcpu)
     text, _ = process.communicate()
     return float(json.loads(text)["rows_per_second"])
+
+
+@contextlib.contextmanager
+def _on_cores(count: int) -> Iterator[None]:
+    """A process that is started in here gets so many of our cores, where the system has a way to say so."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    ours = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(ours)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, ours)
 
 
 def _share(process: "subprocess.Popen[str]", share: float, period_seconds: float = 0.1) -> None:

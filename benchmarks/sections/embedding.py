@@ -4,7 +4,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ class Packed(NamedTuple):
 
 def packed(embedder: Embedder, texts: Sequence[str]) -> Packed:
     """The batches that the embedder itself makes of these texts."""
-    tokens = [embedder._cut(encoding.ids) for encoding in embedder._encode(texts)]  # noqa: SLF001 - the same tokens
+    tokens = [embedder._cut(encoding.ids) for encoding in embedder._encode(texts)]  # noqa: SLF001 - peers must get what embed() makes, and nobody else asks
     plan: list[Batch] = batches([len(ids) for ids in tokens])
     order = [text for batch in plan for row in batch.rows for text in row]
     return Packed([inputs(batch, tokens) for batch in plan], order)
@@ -82,8 +82,8 @@ def unordered(found: NDArray[np.float32], order: Sequence[int]) -> NDArray[np.fl
 def measure(quick: bool) -> Section:
     """Everything in turns, five times; the environment of the peers is made when it is not there."""
     rounds, size = (2, 60) if quick else (5, 400)
-    precisions = ["bf16", "f32"] if has_bf16(ov.Core()) else ["f32"]
-    models: dict[str, Embedder] = {name: Embedder(name, THREADS) for name in precisions}  # type: ignore[arg-type] # literals
+    precisions: list[Literal["bf16", "f32"]] = ["bf16", "f32"] if has_bf16(ov.Core()) else ["f32"]
+    models: dict[str, Embedder] = {name: Embedder(name, THREADS) for name in precisions}
     try:
         peers = PeerProcess(THREADS)
     except PeersMissingError as error:

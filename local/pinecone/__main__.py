@@ -1,7 +1,6 @@
 """`python -m local.pinecone`: serve until SIGTERM or SIGINT."""
 
 import argparse
-import asyncio
 import gc
 import logging
 import signal
@@ -29,7 +28,7 @@ MAX_HEAD_BYTES = 128 * 2**10
 class _Protocol(H11Protocol):
     """uvicorn's, with the connection at hand for the faults that reset it."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+    def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.app_state: dict[str, Any] = {**self.app_state, "transport": transport}
 

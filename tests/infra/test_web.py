@@ -1,7 +1,10 @@
 """The way in: HTTPS where there is a domain, records and certificate, firewall, and names that AWS takes."""
 
+import runpy
+
 import pytest
 
+from aviary.source import DIMENSION
 from blueprint.record import stack_config
 from components.config_reader import STACK_NAME_LIMIT_CHARS
 from tests.infra.engine import ROOT, Graph, changed, run, whole, with_own_access_logs, with_own_certificate
@@ -186,16 +189,12 @@ def test_the_index_can_have_a_name_and_place_of_its_own() -> None:
 
 
 def test_the_index_is_as_wide_as_what_the_embedder_makes(graph: Graph, stack: str) -> None:
-    from aviary.source import DIMENSION  # noqa: PLC0415 - only here
-
     index = graph.one("pulumi-python:dynamic/pinecone:VectorIndex", f"aviary-{stack}").inputs
     assert (index["dimension"], index["metric"]) == (DIMENSION, "cosine")
     assert index["tags"] == {"managed-by": f"pulumi organization aviary {stack}"}
 
 
 def test_a_stack_that_is_not_configured_builds_nothing() -> None:
-    import runpy  # noqa: PLC0415 - only here
-
     config, secrets = stack_config("dev")
     config["aviary:networkZones"] = "1"
     with pytest.raises(Exception, match="networkZones") as caught:

@@ -158,7 +158,7 @@ class EmuProcess(Process):
 
         setattr(stopping, "wait", wait)  # noqa: B010 - a method, and mypy knows
         self.emu._limiter._clock = world.clock.monotonic
-        self.emu._keeper._asking = Turnstile()  # type: ignore[assignment]
+        self.emu._keeper._asking = Turnstile()  # type: ignore[assignment] # in place of a thread's
 
     @property
     def stopping(self) -> bool:

@@ -105,7 +105,7 @@ class Module:
                     yield from self._imported(module, name)
                 case ast.arg(arg=found, annotation=given) if found == name:
                     composable = given is not None and ast.unparse(given).rpartition(".")[2] in COMPOSABLE
-                    yield ast.Constant("") if composable else given or node  # type: ignore[misc]
+                    yield ast.Constant("") if composable else given or node  # type: ignore[misc] # an ast.arg is no expression, so never harmless
         if not isinstance(around, ast.Module) and not any(
             isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in ast.walk(around)
         ):

@@ -140,7 +140,7 @@ class Bench:
         """The versions in the index, by key; of all keys unless some are given."""
         ids = [vector_id(key) for key in keys] or list(self.index.ids(namespace))
         records = self.index.fetch(namespace, ids).values()
-        return {str(record.metadata["_key"]): int(record.metadata["_version"]) for record in records}  # type: ignore[arg-type]
+        return {str(record.metadata["_key"]): int(record.metadata["_version"]) for record in records}  # type: ignore[arg-type] # a number
 
     def vector(self, key: str) -> Vector:
         return self.index.fetch(NAMESPACE, [vector_id(key)])[vector_id(key)].values

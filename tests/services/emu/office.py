@@ -112,7 +112,7 @@ class Office:
             for name, value in given.items():
                 patch.setenv(name, value)
             typed = io.StringIO(f"{answer}\n")
-            typed.isatty = lambda: answer is not None  # type: ignore[method-assign]
+            patch.setattr(typed, "isatty", lambda: answer is not None)
             patch.setattr("sys.stdin", typed)
             try:
                 code = cli.main(arguments)

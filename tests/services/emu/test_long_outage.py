@@ -133,7 +133,7 @@ def test_ten_minutes_without_pinecone_while_emus_come_and_go_end_with_everything
     restarts = 0
     try:
         for life in lives:
-            wait_until(lambda life=life: life.emu.ready()["index"] == "ok", "the index is reached")  # type: ignore[misc]
+            wait_until(lambda life=life: life.emu.ready()["index"] == "ok", "the index is reached")  # type: ignore[misc] # mypy infers no lambda with a default
         write()
         wait_until(lambda: bench.left() == 0, "what came before the outage is indexed")
         bench.pinecone.faults(operation="*", status=503)

@@ -1,7 +1,7 @@
 """A message names the index and the model that its changes are for."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def second(pinecone: PineconeProcess, pinecone_client: Pinecone) -> Iterator[Pin
 class Reversed(HashEmbedder):
     """Another model: its vectors point the other way."""
 
-    def embed(self, texts: list[str], *, urgent: bool = True) -> Vectors:  # type: ignore[override]  # a list is what Emu gives
+    def embed(self, texts: Sequence[str], *, urgent: bool = True) -> Vectors:
         return -super().embed(texts)
 
 

@@ -308,29 +308,26 @@ def test_a_connection_that_rests_between_requests_is_kept(site: Site, monkeypatc
 
 def test_the_rest_of_a_body_that_was_refused_is_not_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
-    with _connection(site) as connection:
-        connection.sendall(
-            b"POST /api/products HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://evil.example\r\n"
-            b'Content-Length: 100\r\n\r\n{"name": '
-        )
-        answer = b""
-        while part := connection.recv(65_536):
-            answer += part
+    answer = _answer_to_half_a_body(site, "Origin: http://evil.example")
     assert answer.startswith(b"HTTP/1.1 403")
 
 
 def test_a_body_that_trickles_is_answered_and_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
+    answer = _answer_to_half_a_body(site, "Content-Type: application/json")
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"too_slow" in answer
+
+
+def _answer_to_half_a_body(site: Site, header: str) -> bytes:
+    """All that comes until the server closes the connection."""
+    head = f"POST /api/products HTTP/1.1\r\nHost: 127.0.0.1\r\n{header}\r\nContent-Length: 100\r\n\r\n"
     with _connection(site) as connection:
-        connection.sendall(
-            b"POST /api/products HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            b'Content-Length: 100\r\n\r\n{"name": '
-        )
+        connection.sendall(head.encode() + b'{"name": ')
         answer = b""
         while part := connection.recv(65_536):
             answer += part
-    assert answer.startswith(b"HTTP/1.1 408")
-    assert b"too_slow" in answer
+    return answer
 
 
 @contextlib.contextmanager

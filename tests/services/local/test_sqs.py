@@ -165,8 +165,9 @@ def test_who_lost_a_lease_can_neither_acknowledge_nor_extend(server: Server, giv
         server.client.delete_message(**late)
     with pytest.raises(ClientError, match="ReceiptHandleIsInvalid"):
         server.client.change_message_visibility(**late, VisibilityTimeout=60)
-    entries = [{"Id": "0", "ReceiptHandle": first["ReceiptHandle"]}]
-    refused = server.client.delete_message_batch(QueueUrl=server.url, Entries=entries)["Failed"]  # type: ignore[arg-type]
+    refused = server.client.delete_message_batch(
+        QueueUrl=server.url, Entries=[{"Id": "0", "ReceiptHandle": first["ReceiptHandle"]}]
+    )["Failed"]
     assert [failure["Code"] for failure in refused] == ["ReceiptHandleIsInvalid"]
     if given_away:
         assert server.receive() == [], "the group is still with the one who has the lease"

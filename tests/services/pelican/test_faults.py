@@ -91,7 +91,7 @@ def test_sigkill_at_any_moment_loses_nothing_and_nothing_goes_backwards(
     for _ in range(4):
         pelican = process(AVIARY_POLL_SECONDS="0.1").start()
         sent = moments.randrange(1, 60)
-        wait_until(lambda p=pelican, s=sent: p.get("/stats")[1]["sent"] >= s, "something was sent")  # type: ignore[misc]
+        wait_until(lambda p=pelican, s=sent: p.get("/stats")[1]["sent"] >= s, "something was sent")  # type: ignore[misc] # mypy infers no lambda with a default
         pelican.kill()
     writer.stop()
     process(AVIARY_POLL_SECONDS="0.1").start()
@@ -233,7 +233,7 @@ def test_lost_connections_are_made_again(store: Store, process: Factory, consume
         before = {row[0] for row in store.execute(BACKENDS)}
         store.execute(f"SELECT pg_terminate_backend(pid) FROM ({BACKENDS}) AS b")
         listening = f"SELECT count(*) FROM ({BACKENDS} AND query ~ 'LISTEN|sync.quiet') AS b WHERE pid <> ALL (%s)"
-        wait_until(lambda q=listening, b=before: store.execute(q, (list(b),))[0][0], "it listens again")  # type: ignore[misc]
+        wait_until(lambda q=listening, b=before: store.execute(q, (list(b),))[0][0], "it listens again")  # type: ignore[misc] # mypy infers no lambda with a default
         store.add_products(1, first=number)
         # Far sooner than it would look by itself.
         wait_until(lambda: shipped(store), "the change is shipped", seconds=10)

@@ -40,7 +40,7 @@ def sent_price(memory: MemoryQueue) -> object:
 def test_a_change_out_of_the_quiet_wakes_pelican_at_once(store: Store, running: Pelican, memory: MemoryQueue) -> None:
     for number in range(3):
         store.add_products(1, first=number)
-        wait_until(lambda n=number: len(memory.changes()) == n + 1, "sent", seconds=5)  # type: ignore[misc]
+        wait_until(lambda n=number: len(memory.changes()) == n + 1, "sent", seconds=5)  # type: ignore[misc] # mypy infers no lambda with a default
 
 
 def test_writers_leave_notify_alone_in_a_rush_and_take_it_up_again_afterwards(

@@ -179,15 +179,17 @@ def test_vectors_that_no_key_stands_for_are_deleted_one_by_one(mirror: Mirror) -
     assert mirror.ids() == {str(n) for n in range(1, 21)}
 
 
-def test_a_vector_that_no_key_stands_for_stays_while_something_is_in_the_queue(mirror: Mirror) -> None:
+def test_a_vector_that_no_key_stands_for_stays_while_something_is_in_the_queue(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mirror.put("some#thing")
     busy = iter([Depth(0, 0)] * 3)
-    depth = mirror.memory.depth
-    mirror.memory.depth = lambda: next(busy, Depth(1, 0))  # type: ignore[method-assign]  # it fills up once the verdict is out
-    outcome = mirror.reconcile(repair=True, pause=lambda _: None)
+    with monkeypatch.context() as patched:
+        # It fills up once the verdict is out.
+        patched.setattr(mirror.memory, "depth", lambda: next(busy, Depth(1, 0)))
+        outcome = mirror.reconcile(repair=True, pause=lambda _: None)
     assert (outcome.drift, outcome.left) == (1, 1)
     assert "some#thing" in mirror.ids()
-    mirror.memory.depth = depth  # type: ignore[method-assign]
     assert mirror.reconcile(repair=True, question="again").left == 0
 
 

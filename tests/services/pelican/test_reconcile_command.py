@@ -1,5 +1,6 @@
 """`python -m pelican reconcile` and `unwatch --delete-vectors`: what they print, what they log, how they end."""
 
+import io
 import json
 import logging
 import os
@@ -92,16 +93,9 @@ def test_for_a_scheduler_it_logs_counts_and_metrics_and_no_key(
 ) -> None:
     mirror.put("marker-of-a-key", category="marker of a row")
     mirror.index.delete("products", ["3"])
-    lines: list[str] = []
-
-    class Lines:
-        def write(self, text: str) -> None:
-            lines.extend(text.splitlines())
-
-        def flush(self) -> None: ...
-
+    said = io.StringIO()
     configure = logs.configure
-    monkeypatch.setattr(logs, "configure", lambda service, level: configure(service, level, Lines()))  # type: ignore[arg-type]
+    monkeypatch.setattr(logs, "configure", lambda service, level: configure(service, level, said))
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     try:
         done = command(mirror.store, "reconcile", *QUICK, "--log")
@@ -109,8 +103,8 @@ def test_for_a_scheduler_it_logs_counts_and_metrics_and_no_key(
         logging.getLogger().handlers[:] = handlers
         logging.getLogger().setLevel(level)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
-    assert "marker" not in "".join(lines)
-    told = {line["event"]: line for line in map(json.loads, lines)}
+    assert "marker" not in said.getvalue()
+    told = {line["event"]: line for line in map(json.loads, said.getvalue().splitlines())}
     assert told["reconciled"]["missing"] == 1
     assert told["reconciled"]["orphaned"] == 1
     names = [metric["Name"] for metric in told["metrics"]["_aws"]["CloudWatchMetrics"][0]["Metrics"]]

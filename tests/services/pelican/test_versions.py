@@ -72,7 +72,7 @@ def test_versions_grow_with_states(shared_store: Store, writers: list[list[tuple
         sent = [change for change in memory.changes() if change.key == str(number)]
         versions = [change.version for change in sent]
         assert versions == sorted(versions)
-        states = [float(change.metadata["price"]) for change in sent if change.op == "upsert"]  # type: ignore[arg-type]
+        states = [float(change.metadata["price"]) for change in sent if change.op == "upsert"]  # type: ignore[arg-type] # a number
         assert states == sorted(states)
         assert states[-1] == prices[str(number)]
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 # Importing openvino imports its model converter for convenience, and that asks the network for a telemetry server and
 # leaves an id in the home folder, before anyone can say no. We convert nothing; with this entry the import of the
 # converter fails, and openvino expects that it may.
-sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type] # None is how an import is made to fail
 
 import openvino as ov  # noqa: E402 - after the line above, on purpose
-from openvino import opset13 as op  # noqa: E402
+from openvino import opset13 as op  # noqa: E402 - as above
 
 __all__ = ["TEXTS_PER_ROW", "Weights", "build_graph", "map_weights", "ov"]
 

@@ -104,8 +104,8 @@ class PineconeIndex:
         if not sdk_retries:
             # The SDK's own retry_config does not reach the client of an index. A version of the SDK that keeps this
             # elsewhere fails here with an AttributeError, and not by retrying in silence.
-            transport: Any = self._index._http._client._transport  # noqa: SLF001
-            transport._config = dataclasses.replace(transport._config, max_retries=0)  # noqa: SLF001
+            transport: Any = self._index._http._client._transport  # noqa: SLF001 - no public way, see above
+            transport._config = dataclasses.replace(transport._config, max_retries=0)  # noqa: SLF001 - as above
 
     def upsert(self, namespace: str, records: Sequence[Record]) -> None:
         """See VectorIndex. Values arrive exactly as they are: they travel as the shortest decimals that make the
@@ -249,7 +249,7 @@ def upsert_requests(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 def to_sdk(record: Record) -> pinecone.Vector:
     """The record as the SDK takes it. It encodes with orjson, which copies a Fragment as it stands."""
-    return pinecone.Vector(record.id, orjson.Fragment(record.json), metadata=record.metadata)  # type: ignore[arg-type] # see above
+    return pinecone.Vector(record.id, orjson.Fragment(record.json), metadata=record.metadata)  # type: ignore[arg-type] # a Fragment
 
 
 def fetch_requests(ids: Iterable[str]) -> Iterator[list[str]]:

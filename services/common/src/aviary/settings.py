@@ -59,7 +59,7 @@ class DatabaseSettings(Settings):
     def _readable(cls, dsn: SecretStr) -> SecretStr:
         """libpq's own complaint about a connection string quotes it, password and all."""
         from psycopg import ProgrammingError  # noqa: PLC0415 - Emu has these settings' module and no psycopg
-        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - as above
 
         try:
             conninfo_to_dict(dsn.get_secret_value())

@@ -1,6 +1,7 @@
 """How uvicorn serves us, and HTTP connections that do not wait for ever."""
 
 import asyncio
+from typing import Any
 
 import h11
 import uvicorn
@@ -46,7 +47,7 @@ class ImpatientProtocol(H11Protocol):
 
     _waiting: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+    def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._wait_if(wanted=True)
 
