@@ -224,9 +224,9 @@ pelican = run(
     config.pelican,
     groups.pelican,
     backlog=Backlog(
-        depth=metrics.OUTBOX_KEYS,
+        depth=metrics.OUTBOX_LIVE_KEYS,
         per_task=config.scaling.pelican_backlog,
-        age=metrics.OUTBOX_AGE_SECONDS,
+        age=metrics.OUTBOX_LIVE_AGE_SECONDS,
         max_age_seconds=config.scaling.max_age_seconds,
     ),
 )

@@ -70,8 +70,8 @@ class Alarms(pulumi.ComponentResource):
         )
         self._alarm(
             "outbox-age",
-            "Changes wait in the outbox for more than five minutes: Pelican is down, or SQS refuses",
-            metrics.OUTBOX_AGE_SECONDS,
+            "Live changes wait in the outbox for more than five minutes: Pelican is down, or SQS refuses",
+            metrics.OUTBOX_LIVE_AGE_SECONDS,
             above=300,
             minutes=3,
         )

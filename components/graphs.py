@@ -44,15 +44,16 @@ def _changes(watched: Watched) -> list[list[Graph]]:
             (
                 "Backlog",
                 [
-                    metrics.OUTBOX_KEYS.widget(label="keys in the outbox"),
+                    metrics.OUTBOX_LIVE_KEYS.widget(label="keys in the outbox, live"),
+                    metrics.OUTBOX_BACKFILL_KEYS.widget(label="keys in the outbox, backfill"),
                     queue("ApproximateNumberOfMessagesVisible").widget(label="messages waiting"),
                     queue("ApproximateNumberOfMessagesNotVisible").widget(label="messages in work"),
                 ],
             ),
             (
-                "Oldest change that waits (s)",
+                "Oldest live change that waits (s)",
                 [
-                    metrics.OUTBOX_AGE_SECONDS.widget(label="outbox"),
+                    metrics.OUTBOX_LIVE_AGE_SECONDS.widget(label="outbox"),
                     queue("ApproximateAgeOfOldestMessage").widget(label="queue"),
                 ],
             ),

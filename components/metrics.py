@@ -46,9 +46,11 @@ def load_balancer(dimensions: Mapping[str, pulumi.Input[str]], name: str, statis
     return Metric(namespace="AWS/ApplicationELB", name=name, statistic=statistic, dimensions=dimensions)
 
 
-# Pelican reports the whole outbox, every Pelican the same one: the greatest report is the one to believe.
-OUTBOX_KEYS = own("pelican", "OutboxKeys", "Maximum")
-OUTBOX_AGE_SECONDS = own("pelican", "OutboxOldestSeconds", "Maximum")
+# Pelican reports the whole outbox, every Pelican the same one: the greatest report is the one to believe. Scaling and alarms
+# look at live changes only: a backfill waits there by design, and more Pelicans would not bring it on.
+OUTBOX_LIVE_KEYS = own("pelican", "OutboxLiveKeys", "Maximum")
+OUTBOX_BACKFILL_KEYS = own("pelican", "OutboxBackfillKeys", "Maximum")
+OUTBOX_LIVE_AGE_SECONDS = own("pelican", "OutboxLiveOldestSeconds", "Maximum")
 DRIFT = own("pelican", "Drift", "Maximum")
 RECONCILED = own("pelican", "ReconcileFinished", "Sum")
 FRESHNESS_P50 = own("emu", "FreshnessP50", "Average")

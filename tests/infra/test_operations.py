@@ -58,7 +58,7 @@ def test_pelican_and_emu_are_kept_at_a_backlog_for_each_task(graph: Graph, stack
     found = policies(graph, "backlog")
     assert set(found) == {"pelican", "emu"}
     depth = {
-        "pelican": ("Aviary", "OutboxKeys", {"service": "pelican"}, 5000),
+        "pelican": ("Aviary", "OutboxLiveKeys", {"service": "pelican"}, 5000),
         "emu": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": f"aviary-{stack}-changes.fifo"}, 20),
     }
     for name, policy in found.items():
@@ -83,7 +83,7 @@ def stat(query: dict[str, Any]) -> tuple[str, str, dict[str, str], str]:
 def test_a_change_that_waits_too_long_brings_more_tasks(graph: Graph, stack: str) -> None:
     found = policies(graph, "age")
     assert set(found) == {"pelican", "emu"}
-    age = {"pelican": ("Aviary", "OutboxOldestSeconds"), "emu": ("AWS/SQS", "ApproximateAgeOfOldestMessage")}
+    age = {"pelican": ("Aviary", "OutboxLiveOldestSeconds"), "emu": ("AWS/SQS", "ApproximateAgeOfOldestMessage")}
     for name, policy in found.items():
         steps = policy.inputs["stepScalingPolicyConfiguration"]["stepAdjustments"]
         assert steps == [
@@ -152,6 +152,19 @@ def test_a_stack_that_never_compares_has_no_alarm_for_it() -> None:
     assert not {"drift", "reconcile-absent"} & alarms(changed("prod", reconcileHours="0")).keys()
 
 
+def test_no_backfill_in_the_outbox_raises_an_alarm_or_starts_a_task() -> None:
+    """It waits there for hours by design. Everything else that looks at Pelican's outbox would take that for lateness."""
+    graph = whole("prod")
+    asked = {alarm.inputs["metricName"] for alarm in graph.all(ALARM)}
+    for policy in graph.all(POLICY):
+        tracked = policy.inputs.get("targetTrackingScalingPolicyConfiguration") or {}
+        queries = (tracked.get("customizedMetricSpecification") or {}).get("metrics") or []
+        asked |= {stat(query)[1] for query in queries if "metricStat" in query}
+    assert {name for name in asked if name.startswith("Outbox")} == {"OutboxLiveKeys", "OutboxLiveOldestSeconds"}
+    alarm = alarms(graph)["outbox-age"].inputs
+    assert (alarm["metricName"], alarm["threshold"], alarm["evaluationPeriods"]) == ("OutboxLiveOldestSeconds", 300, 3)
+
+
 def test_one_dead_letter_is_enough_for_an_alarm() -> None:
     alarm = alarms(whole("prod"))["dead-letters"].inputs
     assert alarm["metricName"] == "ApproximateNumberOfMessagesVisible"
@@ -187,7 +200,7 @@ def own_metrics() -> dict[str, str]:
 
 def test_every_metric_of_our_own_is_one_that_its_service_writes() -> None:
     found = own_metrics()
-    assert {"OutboxKeys", "FreshnessP99"} <= found.keys()
+    assert {"OutboxLiveKeys", "FreshnessP99"} <= found.keys()
     for name, service in found.items():
         sources = (ROOT / "services" / service / "src").rglob("*.py")
         text = "\n".join(path.read_text("utf-8") for path in sources)

@@ -290,7 +290,7 @@ def test_health_says_what_is_wrong_and_stats_count(store: Store, process: Factor
     store.add_products(5)
     wait_until(lambda: pelican.get("/stats")[1]["sent"] == 5, "five rows were sent")
     stats = pelican.get("/stats")[1]
-    assert {"claims", "messages", "deletes", "blanks", "retries", "outbox_keys", "oldest_seconds"} <= stats.keys()
+    assert {"claims", "messages", "deletes", "blanks", "retries", "live_keys", "live_oldest_seconds"} <= stats.keys()
 
 
 def test_pelican_stays_small(store: Store, process: Factory) -> None:

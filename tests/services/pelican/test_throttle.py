@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from pelican.backoff import Backoff, Dependency
-from pelican.outbox import BACKFILL, LIVE
+from pelican.outbox import BACKFILL, FILL, LIVE
 from pelican.service import Pelican
 from pelican.throttle import Gate
 from pelican.worker import Bell
-from tests.services.pelican.harness import MemoryQueue, Store, settings_for, wait_until
+from tests.services.pelican.harness import DEADLINE_SECONDS, MemoryQueue, Store, settings_for, wait_until
 
 
 class Clock:
@@ -213,9 +213,37 @@ def test_metrics_tell_what_was_sent_and_what_waits(
     thread.join(20)
     assert sum(fields["MessagesSent"] for fields in told(caplog)) == len(memory.sent)
     last = told(caplog)[-1]
-    assert (last["OutboxRows"], last["OutboxKeys"], last["OutboxOldestSeconds"]) == (0, 0, 0)
+    assert (last["OutboxLiveKeys"], last["OutboxBackfillKeys"], last["OutboxLiveOldestSeconds"]) == (0, 0, 0)
     names = [metric["Name"] for metric in last["_aws"]["CloudWatchMetrics"][0]["Metrics"]]
-    assert names == ["RowsSent", "MessagesSent", "OutboxRows", "OutboxKeys", "OutboxOldestSeconds"]
+    assert names == ["RowsSent", "MessagesSent", "OutboxLiveKeys", "OutboxBackfillKeys", "OutboxLiveOldestSeconds"]
+
+
+def test_what_fills_an_index_for_hours_is_neither_live_depth_nor_lateness(
+    store: Store, memory: MemoryQueue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pelicans are scaled, and people woken, by these two numbers."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("pelican.house.METRICS_SECONDS", 0.0)
+    monkeypatch.setattr("pelican.house.LOOK_SECONDS", 0.0)
+    memory.waiting = 2_000  # full for all, so that everything stays where it is
+    put = (
+        "INSERT INTO sync.outbox (source_id, shard, lane, keys, key_count, enqueued_at) "
+        "VALUES (1, 3, %s, ARRAY['1'], %s, clock_timestamp() - %s * interval '1 s')"
+    )
+    store.execute(put, (BACKFILL, 20_000, 7_200))
+    store.execute(put, (FILL, 3_000, 7_200))
+    pelican = Pelican(settings_for(store, poll_seconds=0.05), memory)
+    thread = threading.Thread(target=pelican.run)
+    thread.start()
+    wait_until(lambda: told(caplog), "the first metrics")
+    first = told(caplog)[0]
+    assert (first["OutboxLiveKeys"], first["OutboxBackfillKeys"], first["OutboxLiveOldestSeconds"]) == (0, 23_000, 0)
+    store.execute(put, (LIVE, 7, 90))
+    wait_until(lambda: told(caplog)[-1]["OutboxLiveKeys"] == 7, "the live change is seen")
+    assert 90 <= told(caplog)[-1]["OutboxLiveOldestSeconds"] < 90 + DEADLINE_SECONDS
+    assert told(caplog)[-1]["OutboxBackfillKeys"] == 23_000
+    pelican.stop.set()
+    thread.join(20)
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
