@@ -71,11 +71,11 @@ class QueueModel:
 
     # ---- what Emu sees
 
-    def receive(self, wait_seconds: int, visibility_seconds: int, most: int = BATCH_LIMIT) -> list[Received]:
+    def receive(self, wait_seconds: int, visibility_seconds: int) -> list[Received]:
         outcome = pause("queue.receive")
         if outcome is Outcome.FAIL:
             raise EndpointConnectionError(endpoint_url="model")
-        limit = 1 if outcome is Outcome.PART else most
+        limit = 1 if outcome is Outcome.PART else BATCH_LIMIT
         now = self._clock.monotonic()
         blocked = {message.group for message in self.messages if message.visible_at > now}
         given = [message for message in self.messages if message.group not in blocked][:limit]

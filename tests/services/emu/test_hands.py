@@ -4,7 +4,6 @@ import pytest
 
 from emu.hands import Hands, Job
 from emu.lease import Lease
-from emu.queue import BATCH_LIMIT
 
 
 def job(*, live: bool) -> Job:
@@ -23,13 +22,11 @@ def test_live_changes_are_taken_up_before_a_backfill_that_waited_longer(hands: H
     assert [hands.take() for _ in range(3)] == [live, another, backfill]
 
 
-def test_with_enough_of_a_backfill_in_hand_one_message_at_a_time_is_received(hands: Hands) -> None:
+def test_with_enough_of_a_backfill_in_hand_nothing_is_received_though_a_thread_is_free(hands: Hands) -> None:
     hands.put(job(live=False))
-    assert hands.room(0) == BATCH_LIMIT
+    assert hands.wait_for_room(0)
     hands.put(job(live=False))
-    assert hands.room(0) == 1
-    hands.put(job(live=False))
-    assert hands.room(0) == 0
+    assert not hands.wait_for_room(0)
 
 
 def test_there_is_room_again_when_a_job_is_done_not_when_it_is_taken(hands: Hands) -> None:
@@ -37,16 +34,16 @@ def test_there_is_room_again_when_a_job_is_done_not_when_it_is_taken(hands: Hand
     for each in jobs:
         hands.put(each)
     assert hands.take() is jobs[0]
-    assert hands.room(0) == 0
+    assert not hands.wait_for_room(0)
     hands.done(jobs[0])
-    assert hands.room(0) == BATCH_LIMIT
+    assert hands.wait_for_room(0)
 
 
 def test_an_emu_with_one_unit_works_on_backfills_too() -> None:
     hands = Hands(1)
-    assert hands.room(0) == BATCH_LIMIT
+    assert hands.wait_for_room(0)
     hands.put(job(live=False))
-    assert hands.room(0) == 0
+    assert not hands.wait_for_room(0)
 
 
 def test_what_waits_is_still_given_out_after_the_end(hands: Hands) -> None:

@@ -8,7 +8,7 @@ from botocore.exceptions import EndpointConnectionError
 from aviary.index import Vector
 from emu import lease as leases
 from emu.lease import Lease, LeaseKeeper, LeaseLostError
-from emu.queue import BATCH_LIMIT, Received
+from emu.queue import Received
 from emu.worker import STUCK_SECONDS
 from tests.services.emu.embedders import HashEmbedder
 from tests.services.emu.helpers import Bench, batch, counters, upsert, wait_until
@@ -43,7 +43,7 @@ class Queue:
             raise self.answer
         return self.answer
 
-    def receive(self, wait_seconds: int, visibility_seconds: int, most: int = BATCH_LIMIT) -> list[Received]:
+    def receive(self, wait_seconds: int, visibility_seconds: int) -> list[Received]:
         raise NotImplementedError
 
     def delete(self, messages: Sequence[Received]) -> list[Received]:

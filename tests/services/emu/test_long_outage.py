@@ -14,7 +14,7 @@ import emu.retrying
 import emu.worker
 import local.sqs
 from emu.lease import LeaseKeeper
-from emu.queue import BATCH_LIMIT, Received, SqsQueue
+from emu.queue import Received, SqsQueue
 from emu.worker import Emu
 from tests.services.emu.embedders import HashEmbedder
 from tests.services.emu.helpers import Bench, batch, upsert, wait_until
@@ -75,9 +75,9 @@ class Mortal(SqsQueue):
 
     killed = False
 
-    def receive(self, wait_seconds: int, visibility_seconds: int, most: int = BATCH_LIMIT) -> list[Received]:
+    def receive(self, wait_seconds: int, visibility_seconds: int) -> list[Received]:
         self._check()
-        return super().receive(wait_seconds, visibility_seconds, most)
+        return super().receive(wait_seconds, visibility_seconds)
 
     def delete(self, messages: Sequence[Received]) -> list[Received]:
         self._check()

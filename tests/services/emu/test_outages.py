@@ -22,7 +22,7 @@ from pinecone.errors import (
 
 from aviary.index import PineconeIndex, Record
 from aviary.limits import Limiter, Quota, Work
-from emu.queue import BATCH_LIMIT, Received, SqsQueue
+from emu.queue import Received, SqsQueue
 from emu.retrying import (
     LONGEST_DELAY_SECONDS,
     Caller,
@@ -188,12 +188,12 @@ def test_a_queue_that_does_not_answer_is_waited_for_and_said(bench: Bench) -> No
     class Flaky(SqsQueue):
         broken = threading.Event()
 
-        def receive(self, wait_seconds: int, visibility_seconds: int, most: int = BATCH_LIMIT) -> list[Received]:
+        def receive(self, wait_seconds: int, visibility_seconds: int) -> list[Received]:
             url = self._queue_url
             if self.broken.is_set():
                 self._queue_url = url.replace(".fifo", "-gone.fifo")
             try:
-                return super().receive(0, visibility_seconds, most)
+                return super().receive(0, visibility_seconds)
             finally:
                 self._queue_url = url
 

@@ -188,7 +188,7 @@ def test_a_backfill_is_worked_on_in_units_of_more_than_one_receive(bench: Bench)
         bench.send(batch(*(upsert(f"{message}-{row}", 1) for row in range(20)), lane="backfill"), group=f"1-{message}")
     embedder = HashEmbedder()
     bench.work(embedder)
-    assert [len(texts) for texts in embedder.calls] == [64] * 5
+    assert [len(texts) for texts in embedder.calls] == [320]
 
 
 def test_a_live_change_ends_the_gathering_of_a_backfill(bench: Bench) -> None:

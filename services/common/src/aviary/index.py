@@ -23,7 +23,7 @@ MAX_UPSERT_RECORDS = 1_000
 MAX_UPSERT_BYTES = 2_000_000
 MAX_DELETE_IDS = 1_000
 # Ids of a fetch stand in the URL, and what lies between us and Pinecone may allow no more than 8 KB of it.
-MAX_FETCH_IDS = 250
+MAX_FETCH_IDS = 400
 MAX_FETCH_URL_BYTES = 7_000
 PAGE_IDS = 100
 DEFAULT_NAMESPACE = "__default__"

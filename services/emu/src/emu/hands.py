@@ -1,8 +1,7 @@
 """What an Emu has in hand: received and not done. Live changes are taken up first, and a backfill leaves room for them.
 
-SQS does not say what it will give. So an Emu with enough of a backfill in hand goes on receiving, but one message at a
-time: a live change is found at once, and of a backfill most stays in the queue, for other Emus to take, or for Pelican to see
-that there are none.
+SQS does not say what it will give. So an Emu with enough of a backfill in hand receives nothing until it has less: what is in
+the queue stays there, for other Emus to take, or for Pelican to see that there are none.
 """
 
 import threading
@@ -10,7 +9,7 @@ from collections import deque
 from typing import NamedTuple
 
 from emu.lease import Lease
-from emu.queue import BATCH_LIMIT, Received
+from emu.queue import Received
 
 
 class Job(NamedTuple):
@@ -34,10 +33,10 @@ class Hands:
         self._held = {True: 0, False: 0}
         self._closed = False
 
-    def room(self, timeout: float) -> int:
-        """How many messages to receive, at once or within `timeout` seconds; 0: none yet."""
+    def wait_for_room(self, timeout: float) -> bool:
+        """Whether to receive, at once or within `timeout` seconds."""
         with self._condition:
-            return self._condition.wait_for(self._room, timeout)
+            return self._condition.wait_for(self._has_room, timeout)
 
     def put(self, job: Job) -> None:
         with self._condition:
@@ -63,7 +62,5 @@ class Hands:
             self._closed = True
             self._condition.notify_all()
 
-    def _room(self) -> int:
-        if sum(self._held.values()) >= self._units:
-            return 0
-        return 1 if self._held[False] >= self._enough else BATCH_LIMIT
+    def _has_room(self) -> bool:
+        return sum(self._held.values()) < self._units and self._held[False] < self._enough

@@ -36,8 +36,8 @@ class Received(NamedTuple):
 class ChangeQueue(Protocol):
     """What Emu needs of the queue. Methods block, are thread-safe, and raise `AwsError` when SQS does not answer."""
 
-    def receive(self, wait_seconds: int, visibility_seconds: int, most: int = BATCH_LIMIT) -> list[Received]:
-        """Up to `most` messages; returns at once when there are any, else after `wait_seconds`."""
+    def receive(self, wait_seconds: int, visibility_seconds: int) -> list[Received]:
+        """Up to 10 messages; returns at once when there are any, else after `wait_seconds`."""
 
     def delete(self, messages: Sequence[Received]) -> list[Received]:
         """Acknowledge; returns those that SQS refused."""
@@ -57,10 +57,10 @@ class SqsQueue:
         self._queue_url = queue_url
         self._dlq_url = dlq_url
 
-    def receive(self, wait_seconds: int, visibility_seconds: int, most: int = BATCH_LIMIT) -> list[Received]:
+    def receive(self, wait_seconds: int, visibility_seconds: int) -> list[Received]:
         answer = self._client.receive_message(
             QueueUrl=self._queue_url,
-            MaxNumberOfMessages=most,
+            MaxNumberOfMessages=BATCH_LIMIT,
             WaitTimeSeconds=wait_seconds,
             VisibilityTimeout=visibility_seconds,
             # With it, the client's own retry after a broken connection gets the same messages again at once; without,

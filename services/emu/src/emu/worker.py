@@ -17,7 +17,7 @@ from emu.lease import LeaseKeeper, LeaseLostError, now
 from emu.places import Means, Places
 from emu.planning import apart, backfill_rows, plan
 from emu.processor import TextEmbedder, Unit
-from emu.queue import BATCH_LIMIT, AwsError, ChangeQueue
+from emu.queue import AwsError, ChangeQueue
 from emu.retrying import Caller, IndexState, StoppingError
 from emu.setaside import Notices, SetAside
 from emu.settings import EmuSettings
@@ -137,10 +137,10 @@ class Emu:
         """Work until the queue has nothing to give and no unit is in work; for tests and one-off drains."""
         with self._threads():
             while self._crash is None:
-                if not (room := self._hands.room(timeout=1)):
+                if not self._hands.wait_for_room(timeout=1):
                     continue
                 idle = not self._keeper.held()
-                jobs = self._receive(wait_seconds=0, most=room)
+                jobs = self._receive(wait_seconds=0)
                 for job in jobs:
                     self._hands.put(job)
                 if jobs:
@@ -202,12 +202,12 @@ class Emu:
                 # restarts in one outage would be enough.
                 self._stopping.wait(HOLD_OFF_SECONDS)
                 continue
-            if not (room := self._hands.room(timeout=1)):
+            if not self._hands.wait_for_room(timeout=1):
                 continue
             jobs: list[Job] = []
             try:
                 # Not knowing whether SQS answers, ask it for a quick answer.
-                jobs = self._receive(self._settings.receive_wait_seconds if self._queue_state == "ok" else 0, room)
+                jobs = self._receive(self._settings.receive_wait_seconds if self._queue_state == "ok" else 0)
                 delay = FIRST_DELAY_SECONDS
             except AwsError as error:
                 self._queue_is(f"SQS does not answer ({type(error).__name__})")
@@ -220,11 +220,11 @@ class Emu:
                 else:
                     self._hands.put(job)
 
-    def _receive(self, wait_seconds: int, most: int = BATCH_LIMIT) -> list[Job]:
+    def _receive(self, wait_seconds: int) -> list[Job]:
         asked_at = now()
-        messages = self._queue.receive(wait_seconds, self._settings.visibility_seconds, most)
+        messages = self._queue.receive(wait_seconds, self._settings.visibility_seconds)
         self._queue_is("ok")
-        rows = backfill_rows(messages) if most == BATCH_LIMIT else None
+        rows = backfill_rows(messages)
         while messages and rows is not None and rows < BACKFILL_UNIT_ROWS and not self._stopping.is_set():
             try:
                 more = self._queue.receive(0, self._settings.visibility_seconds)

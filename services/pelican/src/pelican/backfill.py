@@ -18,7 +18,8 @@ from pelican.outbox import BACKFILL, FILL, SourceError
 from pelican.rows import identifier, keyset
 from pelican.watch import SOURCES, to_source
 
-PAGE_KEYS = 3_200  # some 200 for each of the 16 shards
+# Some 140 for each of the 16 shards, which are claimed whole: one page's keys beside live changes, else those of two.
+PAGE_KEYS = 2_240
 # Seconds between looks while the outbox is full.
 PAUSE_SECONDS = 0.2
 

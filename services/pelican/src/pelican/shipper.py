@@ -30,9 +30,9 @@ from pelican.throttle import Gate
 from pelican.watch import DROPPING
 
 FIRST_KEYS, FEWEST_KEYS, MOST_KEYS = 200, 20, 1_000
-# Of a backfill: few enough, because live changes of the same shard wait until they are embedded; and enough that no more
-# than 0.02 requests to SQS and 0.01 to Pinecone are made for a row.
-BACKFILL_KEYS = 240
+# Of a backfill: with no more than 0.02 requests to SQS and 0.01 to Pinecone a row; and half of it while there are live changes,
+# because those of the same shard wait until the claim is embedded.
+BACKFILL_KEYS, BACKFILL_KEYS_BESIDE_LIVE = 240, 120
 # What a claim should weigh as encoded: bounds the memory of a worker, whatever the size of rows.
 CLAIM_BYTES = 2_000_000
 # An announcement is of no concern any more this long after its messages expired (clocks of hosts differ a little).
@@ -114,7 +114,8 @@ class Shipper:
             self._unconfirmed.pop()
 
     def _keys(self, work: Work) -> int:
-        most = MOST_KEYS if work.lane == LIVE else BACKFILL_KEYS
+        backfill_keys = BACKFILL_KEYS if self._gate.is_quiet else BACKFILL_KEYS_BESIDE_LIVE
+        most = MOST_KEYS if work.lane == LIVE else backfill_keys
         if work.source_id not in self._row_bytes:
             return min(most, FIRST_KEYS)
         return max(FEWEST_KEYS, min(most, int(CLAIM_BYTES / self._row_bytes[work.source_id])))

@@ -15,16 +15,23 @@ from pelican.outbox import LIVE
 from pelican.sqs import ChangeQueue
 
 FRESH_SECONDS = 1.0
-# While it is full, how often to ask whether there is room again.
+# While it is full for all, how often to ask whether there is room again.
 RECHECK_SECONDS = 0.25
+# While it is full for a backfill: at first, and within which bounds. A look that found room came late, or just in time,
+# and the next comes a little sooner, or much where half of it is gone; one that found none came too early. So about one look
+# in five is in vain, however long a claim takes, and room is found soon after it came to be.
+FIRST_PAUSE_SECONDS, SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 0.05, 1.0
+SOONER, MUCH_SOONER, LATER = 0.95, 0.7, 1.2
 # So long must nothing have waited before the limit grows: by a claim's messages, or by this share where that is more. The
 # time is four times as long after a growth that was too much, and half as long after one that was not.
 CALM_SECONDS, LONGEST_CALM_SECONDS = 2.0, 60.0
 CLAIM_MESSAGES = 3
 GROWTH = 0.25
-# The share of its limit that may wait for an Emu before it shrinks (one message always may), and by how much it does.
-WAITING_SHARE = 0.1
-SHRINKAGE = 0.25
+# What may wait for an Emu before it shrinks, to what is being worked on and that: messages, or a share of it where that is
+# more. Where there was no live change for a while a claim waits, so that an Emu finds work as soon as it wants some.
+QUIET_SECONDS = 30.0
+MAY_WAIT, MAY_WAIT_SHARE = 1, 0.1
+MAY_WAIT_IN_QUIET, MAY_WAIT_SHARE_IN_QUIET = CLAIM_MESSAGES, 0.25
 # So often a backfill sends one claim however busy the queue is, unless it is full for all: it must end some day.
 TRICKLE_SECONDS = 1.0
 
@@ -55,12 +62,24 @@ class Gate:
         self._seen = Depth(0, 0)
         self._sent = 0
         self._looked: float | None = None
+        self._pause = FIRST_PAUSE_SECONDS
         self._calm_since = self._let_at = clock()
+        self._live_at = float("-inf")
 
     @property
     def depth(self) -> int:
         """Messages in the queue as last seen, and those sent since."""
         return sum(self._seen) + self._sent
+
+    @property
+    def pause_seconds(self) -> float:
+        """While there is no room: when to try again."""
+        return min(self._pause, RECHECK_SECONDS)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no live change came for a while."""
+        return self._clock() - self._live_at >= QUIET_SECONDS
 
     @contextmanager
     def room(self, lane: int) -> Iterator[bool]:
@@ -82,6 +101,7 @@ class Gate:
 
     def _allows_live(self) -> bool:
         with self._lock:
+            self._live_at = self._clock()
             if self.depth >= self._live_limit:
                 self._look(RECHECK_SECONDS)
             # A single change must not wait for a question to SQS: live changes ask only after a few messages.
@@ -91,7 +111,10 @@ class Gate:
 
     def _allows_backfill(self) -> bool:
         with self._lock:
-            self._look(RECHECK_SECONDS if self.depth >= int(self._backfill_limit) else FRESH_SECONDS)
+            was_full = self.depth >= int(self._backfill_limit)
+            looked = self._look(self._pause if was_full else FRESH_SECONDS)
+            if looked and was_full:
+                self._adapt_pause()
             now = self._clock()
             has_room = self.depth < int(self._backfill_limit)
             if has_room or (self.depth < self._live_limit and now - self._let_at >= TRICKLE_SECONDS):
@@ -99,22 +122,35 @@ class Gate:
                 return True
             return False
 
-    def _look(self, fresh_seconds: float) -> None:
-        """Ask the queue, unless it was asked less than `fresh_seconds` ago."""
+    def _look(self, fresh_seconds: float) -> bool:
+        """Ask the queue, unless it was asked less than `fresh_seconds` ago; whether it was asked."""
         now = self._clock()
         if self._looked is not None and now - self._looked < fresh_seconds:
-            return
+            return False
         was_full = self.depth >= int(self._backfill_limit)
         self._seen = self._queue.depth()
         self._sent = 0
         self._looked = now
         self._adapt(now, was_full)
+        return True
+
+    def _adapt_pause(self) -> None:
+        if self.depth >= int(self._backfill_limit):
+            factor = LATER
+        else:
+            factor = SOONER if self.depth > self._backfill_limit / 2 else MUCH_SOONER
+        self._pause = min(LONGEST_PAUSE_SECONDS, max(SHORTEST_PAUSE_SECONDS, self._pause * factor))
 
     def _adapt(self, now: float, was_full: bool) -> None:
-        if self._seen.waiting > max(1.0, WAITING_SHARE * self._backfill_limit):
+        if self.is_quiet:
+            may_wait = max(MAY_WAIT_IN_QUIET, MAY_WAIT_SHARE_IN_QUIET * self._backfill_limit)
+        else:
+            may_wait = max(MAY_WAIT, MAY_WAIT_SHARE * self._backfill_limit)
+        if self._seen.waiting > may_wait:
             self._calm_since = now
-            if self._backfill_limit > self._least:
-                self._backfill_limit = max(self._least, self._backfill_limit * (1 - SHRINKAGE))
+            enough = max(self._least, self._seen.held + may_wait - 1)
+            if self._backfill_limit > enough:
+                self._backfill_limit = enough
                 self._calm_seconds = min(LONGEST_CALM_SECONDS, self._calm_seconds * 4)
         elif not was_full:
             # There is less to send than the limit allows, so nothing shows that more would be worked on at once.

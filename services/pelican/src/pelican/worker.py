@@ -14,7 +14,7 @@ from pelican.backoff import Backoff, Dependency
 from pelican.outbox import BACKFILL, FILL, LIVE, LostClaimError, PostgresOutbox, SourceError, Work
 from pelican.shipper import Shipper
 from pelican.sqs import QueueError
-from pelican.throttle import RECHECK_SECONDS, Gate
+from pelican.throttle import Gate
 
 RUSH_SECONDS = 0.01
 
@@ -123,7 +123,7 @@ class Worker:
                         self._bell.wait(heard, self._idle_seconds())
                     case Turn.WAITING:
                         # A live change may come meanwhile, and need not wait.
-                        self._bell.wait(heard, min(RECHECK_SECONDS, self._idle_seconds()))
+                        self._bell.wait(heard, min(self._gate.pause_seconds, self._idle_seconds()))
                     case None:
                         self._stop.wait(self._backoff.pause_seconds())
         finally:
