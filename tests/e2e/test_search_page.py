@@ -2,10 +2,12 @@
 
 import re
 import uuid
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
-from playwright.sync_api import Dialog, Route, expect
+from playwright.sync_api import Dialog, Request, Route, expect
 
 from tests.e2e.conftest import WAIT_MS, Visit
 
@@ -128,6 +130,37 @@ def test_more_results_go_on_where_the_page_ended(visit: Visit) -> None:
     expect(page.locator("#results .row .open").nth(20)).to_be_focused()
     scores = [float(text) for text in page.locator("#results .match b").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_letters_typed_quickly_make_one_search_for_the_whole_word(visit: Visit) -> None:
+    """The page's clock is in our hands, so that a slow machine is no slow typist."""
+    page, asked = visit.page, list[str]()
+
+    def note(request: Request) -> None:
+        if urlsplit(request.url).path == "/results":
+            asked.extend(parse_qs(urlsplit(request.url).query)["q"])
+
+    def type_letters(letters: str, apart_ms: int) -> None:
+        for letter in letters:
+            page.clock.run_for(apart_ms)
+            page.keyboard.press(letter)
+
+    page.on("request", note)
+    page.clock.install(time=datetime(2026, 1, 1, tzinfo=UTC))
+    visit.open("/")
+    page.clock.pause_at(datetime(2026, 1, 2, tzinfo=UTC))
+    page.focus("#q")
+    type_letters("thermometer", 100)
+    assert page.input_value("#q") == "thermometer"
+    page.clock.resume()
+    expect(page.locator("#results .row .match").first).to_be_visible()
+    assert asked == ["thermometer"]
+
+    page.clock.pause_at(datetime(2026, 1, 3, tzinfo=UTC))
+    type_letters("sx", 200)
+    page.clock.resume()
+    expect(page).to_have_url(re.compile("q=thermometersx"))
+    assert asked[1:] == ["thermometers", "thermometersx"], "who stops for longer than that is answered"
 
 
 def test_an_answer_that_comes_late_does_not_replace_a_newer_one(visit: Visit) -> None:
