@@ -1,7 +1,7 @@
 """`make rehearse`: the dev stack on the real Pulumi engine, in an AWS account and a Pinecone that are on loopback.
 
-`pulumi up`, a second one that must find nothing to do, and `pulumi destroy`; then nothing is left. No credentials are
-used or needed, and no state but a temporary folder's. Exit status: 0 all went well, 1 a step failed, 2 no Pulumi CLI.
+`pulumi up` under our policy pack, a second one that must find nothing to do, and `pulumi destroy`; then nothing is left. No
+credentials are used or needed, and no state but a temporary folder's. Exit status: 0 all went well, 1 a step failed, 2 no Pulumi CLI.
 """
 
 import contextlib
@@ -33,6 +33,8 @@ POLL_SECONDS = 0.1
 COPIED = ("Pulumi.yaml", "__main__.py", "components")
 LINKED = (".venv", "services")
 NO_IMAGE = "rehearsal.invalid/{}@sha256:" + "0" * 64
+# Not copied: it finds its virtual environment beside its own folder.
+POLICIES = ROOT / "policies"
 # Whoever rehearses may be logged in somewhere: none of that reaches the engine.
 FOREIGN = ("AWS_", "PULUMI_", "PINECONE_")
 KEPT = ("PULUMI_HOME",)
@@ -86,9 +88,10 @@ def rehearse(pulumi: str) -> None:
 
         run("stack", "init", STACK)
         run("config", "set", "--stack", STACK, "--secret", "pineconeApiKey", "of-the-rehearsal")
+        up = ("up", "--yes", "--skip-preview", "--stack", STACK, "--policy-pack", str(POLICIES))
         try:
-            run("up", "--yes", "--skip-preview", "--stack", STACK)
-            run("up", "--yes", "--skip-preview", "--stack", STACK, "--expect-no-changes")
+            run(*up)
+            run(*up, "--expect-no-changes")
         except RehearsalError as error:
             try:
                 run("destroy", "--yes", "--skip-preview", "--stack", STACK)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -82,6 +83,13 @@ def test_up_comes_twice_and_destroy_last(good: tuple[Rehearsed, Path]) -> None:
     assert "--expect-no-changes" not in run.calls[2]["arguments"]
     assert "--expect-no-changes" in run.calls[3]["arguments"]
     assert all("--non-interactive" in call["arguments"] for call in run.calls)
+
+
+def test_every_up_keeps_our_rules(good: tuple[Rehearsed, Path]) -> None:
+    run, _ = good
+    for call in run.calls:
+        packs = [after for one, after in pairwise(call["arguments"]) if one == "--policy-pack"]
+        assert packs == ([str(ROOT / "policies")] if call["arguments"][0] == "up" else [])
 
 
 def test_the_engine_is_led_to_servers_on_loopback_that_answer(good: tuple[Rehearsed, Path]) -> None:

@@ -14,20 +14,23 @@ from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc
 
 from policies.rules import RULES
 from policies.stack_rules import STACK_RULES
+from tests.infra.engine import UNKNOWN, whole
 
 PACK = Path(__file__).parents[2] / "policies"
-UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"  # how the engine writes a string that is not known yet
+# How the engine writes that a value is a secret.
+SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
 
 
 @pytest.fixture(scope="module")
 def analyzer() -> Iterator[Any]:
-    environment = {**os.environ, "PULUMI_DRY_RUN": "true"}
+    """Started as `pulumi-analyzer-policy-python` of Pulumi's CLI does it: in the pack's folder, of which it says "."."""
+    environment = {**os.environ, "PULUMI_DRY_RUN": "true", "PULUMI_PROJECT": "aviary", "PULUMI_STACK": "dev"}
     process = subprocess.Popen(
-        [sys.executable, str(PACK / "__main__.py"), "127.0.0.1:0", str(PACK)],
+        [sys.executable, "-u", "-m", "pulumi.policy", "127.0.0.1:0", "."],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
-        cwd="/",
+        cwd=PACK,
     )
     assert process.stdout
     port = int(process.stdout.readline())
@@ -72,3 +75,20 @@ def test_a_good_resource_passes_the_engine(analyzer: Any) -> None:
 def test_a_document_that_is_unknown_in_a_preview_stops_nothing(analyzer: Any) -> None:
     found = analyze(analyzer, "aws:iam/rolePolicy:RolePolicy", {"policy": UNKNOWN})
     assert all(diagnostic.enforcementLevel == analyzer_pb2.ADVISORY for diagnostic in found)
+
+
+@pytest.mark.parametrize("stack", ["dev", "prod"])
+def test_a_preview_of_a_stack_that_is_not_there_yet_passes_the_engine(analyzer: Any, stack: str) -> None:
+    """Nothing that a provider would make is known, and a rule that stops at it stops the deployment."""
+    resources = []
+    for recorded in whole(stack, preview=True).resources:
+        properties = {
+            key: SECRET | {"value": v} if key in recorded.secrets else v for key, v in recorded.inputs.items()
+        }
+        found = analyze(analyzer, recorded.type, properties)
+        assert [d.message for d in found if d.enforcementLevel == analyzer_pb2.MANDATORY] == []
+        resource = analyzer_pb2.AnalyzerResource(type=recorded.type, urn=recorded.urn, name=recorded.name)
+        resource.properties.update(properties)
+        resources.append(resource)
+    answer = analyzer.AnalyzeStack(analyzer_pb2.AnalyzeStackRequest(resources=resources), timeout=20)
+    assert [d.message for d in answer.diagnostics if d.enforcementLevel == analyzer_pb2.MANDATORY] == []
