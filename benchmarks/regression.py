@@ -1,16 +1,19 @@
-"""Has something on a hot path become twice as expensive? Ratios that a noisy machine leaves alone; a few seconds.
+"""Has something on a hot path, or the Pulumi program, become twice as expensive? Ratios that a noisy machine leaves alone;
+ten seconds.
 
     .venv/bin/python -m benchmarks.regression            # 1 when a bound is broken
     .venv/bin/python -m benchmarks.regression --help
 
 Each figure is CPU time divided by that of a calibration loop of plain Python, run beside it in turns; the least of several
-rounds counts, because other work can only add. Requests a row are counted, not timed. The bounds are about twice of what
+rounds counts, because other work can only add, and a first round also imports. Requests a row are counted, not timed. The bounds are about twice of what
 was measured: machines differ in the ratio, and what must be caught is a doubling or worse. A bound that is broken on
 purpose is raised here, with the reason in the commit.
 """
 
 import argparse
+import contextlib
 import hashlib
+import runpy
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +25,8 @@ from aviary.chunking import Chunking, Tokens
 from aviary.index import Record, to_sdk, upsert_requests
 from aviary.messages import Batch, Change, encode
 from aviary.source import DIMENSION, Source, render
+from benchmarks.machine import REPOSITORY
+from blueprint import record
 from emu.planning import plan
 from emu.queue import Received
 from emu.rows import records_of, rows_of
@@ -54,10 +59,39 @@ def calibration() -> None:
         sorted(found.items())
 
 
+def program() -> None:
+    """The whole Pulumi program under mocks, with prod's stack file."""
+    config, secrets = record.stack_config("prod")
+    with contextlib.chdir(REPOSITORY):
+        record.run(
+            lambda: runpy.run_path(str(REPOSITORY / "__main__.py"), run_name="__main__"),
+            config=config,
+            secrets=secrets,
+            project_name=record.project(),
+            stack="prod",
+        )
+
+
 def cpu(work: Callable[[], object]) -> float:
     began = time.process_time()
     work()
     return time.process_time() - began
+
+
+PROGRAM = Check("Pulumi: the program under mocks, prod", program, 300)
+
+
+def measured(timed: Sequence[Check]) -> list[tuple[str, float, float, str]]:
+    """Of each check its name, its ratio, the bound and what it took."""
+    least = [float("inf")] * len(timed)
+    unit = float("inf")
+    for _ in range(ROUNDS):
+        unit = min(unit, cpu(calibration))
+        least = [min(so_far, cpu(check.work)) for so_far, check in zip(least, timed, strict=True)]
+    return [
+        (check.name, seconds / unit, check.bound, f"{seconds * 1000:.3g} ms of CPU")
+        for seconds, check in zip(least, timed, strict=True)
+    ]
 
 
 def checks() -> tuple[list[Check], dict[str, tuple[float, float]]]:
@@ -127,19 +161,16 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
     timed, counted = checks()
-    least = {check.name: float("inf") for check in timed}
-    unit = float("inf")
-    for _ in range(ROUNDS):
-        unit = min(unit, cpu(calibration))
-        for check in timed:
-            least[check.name] = min(least[check.name], cpu(check.work))
+    figures = measured(timed)
+    figures += [(name, value, bound, "") for name, (value, bound) in counted.items()]
+    # Last and by itself: what Pulumi's SDK leaves in memory makes everything after it slower to collect.
+    figures += measured([PROGRAM])
     broken = 0
-    figures = [(check.name, least[check.name] / unit, check.bound) for check in timed]
-    figures += [(name, value, bound) for name, (value, bound) in counted.items()]
-    for name, value, bound in figures:
+    for name, value, bound, took in figures:
         is_broken = value > bound
         broken += is_broken
-        print(f"{name:40}{value:10.4g}   at most {bound:g}{'   BROKEN' if is_broken else ''}")
+        line = f"{name:40}{value:10.4g}   at most {bound:<8g}{took:>18}"
+        print(f"{line}{'   BROKEN' if is_broken else ''}".rstrip())
     if broken:
         print(
             f"{broken} of {len(figures)} figures are above their bounds: has a hot path become slower?", file=sys.stderr
