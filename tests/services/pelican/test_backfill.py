@@ -276,6 +276,23 @@ def test_the_command_tells_how_far_it_is(store: Store, monkeypatch: pytest.Monke
     ]
 
 
+def test_the_command_enqueues_no_further_ahead_than_it_is_set_to(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+
+    def run(_: object, __: object, outbox_limit: int, **___: object) -> None:
+        limits.append(outbox_limit)
+
+    monkeypatch.setattr(backfill, "run", run)
+    assert command(store, "backfill").returncode == 0
+    monkeypatch.setenv("AVIARY_BACKFILL_OUTBOX_LIMIT", "1234")
+    assert command(store, "backfill").returncode == 0
+    assert limits == [20_000, 1_234]
+    monkeypatch.setenv("AVIARY_BACKFILL_OUTBOX_LIMIT", "1")
+    refused = command(store, "backfill")
+    assert refused.returncode == 2
+    assert "AVIARY_BACKFILL_OUTBOX_LIMIT" in refused.stderr
+
+
 HOLD = """
 CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

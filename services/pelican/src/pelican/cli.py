@@ -22,11 +22,9 @@ from pelican import backfill, reconcile_options, reindex_options, tables
 from pelican.migrate import MigrationError, migrate
 from pelican.outbox import SourceError, prepare
 from pelican.service import Pelican
-from pelican.settings import PelicanSettings
+from pelican.settings import BackfillSettings, PelicanSettings
 from pelican.sqs import SqsQueue
 from pelican.watch import SOURCES, source_named, sources, to_source, unwatch, watch
-
-BACKFILL_OUTBOX_LIMIT = 20_000
 
 _DESCRIPTION = """\
 Ships what changes in watched Postgres tables to the queue that Emu reads.
@@ -234,13 +232,14 @@ def _reconcile(arguments: argparse.Namespace) -> int:
 
 
 def _backfill(arguments: argparse.Namespace) -> int:
+    limit = BackfillSettings().backfill_outbox_limit  # type: ignore[call-arg]  # from the environment
     with _connect() as connection:
         prepare(connection)
         chosen = [source_named(connection, n) for n in arguments.source] if arguments.source else sources(connection)
         begun = backfill.request(connection, chosen, restart=arguments.restart)
         for source in chosen:
             print(f"{source.name}: {'from the start' if source in begun else 'goes on where it was'}", file=sys.stderr)
-        backfill.run(connection, chosen, BACKFILL_OUTBOX_LIMIT, wait=arguments.wait, report=_Reporter().report)
+        backfill.run(connection, chosen, limit, wait=arguments.wait, report=_Reporter().report)
     return 0
 
 

@@ -5,7 +5,13 @@ from pydantic import Field
 from aviary.settings import ChunkSettings, DatabaseSettings, HealthSettings, IndexSettings, QueueSettings
 
 
-class PelicanSettings(DatabaseSettings, QueueSettings, ChunkSettings, HealthSettings):
+class BackfillSettings(DatabaseSettings):
+    """Of `backfill`, and of the worker, which goes on with what was begun."""
+
+    backfill_outbox_limit: int = Field(default=20_000, ge=1_000, description="keys a backfill enqueues ahead")
+
+
+class PelicanSettings(BackfillSettings, QueueSettings, ChunkSettings, HealthSettings):
     """Of the worker."""
 
     workers: int = Field(default=2, ge=1, le=16, description="threads, each with a connection of its own")
@@ -16,7 +22,6 @@ class PelicanSettings(DatabaseSettings, QueueSettings, ChunkSettings, HealthSett
         description="messages in the queue that a backfill begins with; more while Emus take all at once",
     )
     live_queue_limit: int = Field(default=1_000, ge=1, description="messages in the queue above which everything waits")
-    backfill_outbox_limit: int = Field(default=20_000, ge=1_000, description="keys a backfill enqueues ahead")
     claim_seconds: float = Field(
         default=20.0,
         gt=0,
