@@ -2,56 +2,45 @@
 scaling rules.
 
     .venv/bin/python -m benchmarks.scaling                                # prod, all loads
-    .venv/bin/python -m benchmarks.scaling --stack dev --trace burst
+    .venv/bin/python -m benchmarks.scaling --stack dev --trace backfill
     .venv/bin/python -m benchmarks.scaling --sweep                        # other numbers in the rules, side by side
+    .venv/bin/python -m benchmarks.scaling --speeds documented --sweep    # the numbers of docs/performance.md
     .venv/bin/python -m benchmarks.scaling --json build/scaling.json      # every minute, for benchmarks/plots.py
 
 The rules (targets, cool-downs, bounds, steps, sizes of tasks) are read from a recording of the Pulumi program, so the
-simulation cannot differ from what is deployed. What AWS does with them is modelled as its documentation has it: a target
-is tracked by one alarm that rises after 3 minutes above it and one that falls after 15 minutes below nine tenths of it;
-a rise brings ceil(tasks * metric / target), the most that any rule asks for wins, and fewer tasks need every rule's
-consent. https://docs.aws.amazon.com/autoscaling/application/userguide/target-tracking-scaling-policy-overview.html
+simulation cannot differ from what is deployed. What AWS does with them is modelled as its documentation has it
+(benchmarks/scaling_rules.py). How fast a vCPU is comes from `make bench` where it has been run, or is what the documents say;
+the output tells which.
 
-The loads are live changes. Of a backfill hardly anything waits in the queue (docs/decisions/0093), so CPU alone brings Emus to it.
+Burst, daily wave and step are live changes, and flow. A backfill is let into the queue by Pelican's own gate, message by
+message, beside a small steady load of live changes (benchmarks/scaling_backfill.py).
 
 Left out: Spot interruptions, Pinecone's quotas (docs/capacity.md says when they bind), placement delays beyond
-`--start-seconds`, and the sixteen message groups of a source, which keep more than sixteen Emus from working on one table.
+`--start-seconds`, and, but for the backfill, the sixteen message groups of a source, which keep more than sixteen Emus from
+working on one table.
 """
 
 import argparse
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.scaling_backfill import Backfill, Run
+from benchmarks.scaling_backfill import summary as backfill_summary
+from benchmarks.scaling_rules import HOUR, PERIOD_SECONDS, Rules, Sample, Service, rules_of
+from benchmarks.scaling_speeds import DOCUMENTED, Speeds, speeds
 from blueprint import prices
-from blueprint.graph import Graph
 from blueprint.record import record
 
 STEP_SECONDS = 5
-PERIOD_SECONDS = 60
-# How AWS's own alarms of a target look at it.
-RISE_PERIODS, FALL_PERIODS, FALL_SHARE = 3, 15, 0.9
 ROWS_PER_MESSAGE = 100
-HOUR = 3600
+START_SECONDS = 60.0
+TRACES = ("burst", "daily wave", "step", "backfill")
 
 Trace = Callable[[float], float]
-
-
-class Rules(NamedTuple):
-    """One service's scaling, as declared. `targets`: metric → target; `age_seconds`: what brings one task more."""
-
-    name: str
-    least: int
-    most: int
-    targets: Mapping[str, float]
-    age_seconds: float
-    out_seconds: float
-    in_seconds: float
-    vcpu: float
-    dollars_an_hour: float
 
 
 class Load(NamedTuple):
@@ -62,102 +51,34 @@ class Load(NamedTuple):
     seconds: int
 
 
-class Sample(NamedTuple):
-    """One minute. Rows in outbox and queue; seconds since the oldest of them was committed; tasks; dollars so far."""
+class Assumed(NamedTuple):
+    """What the rules do not say: how fast a vCPU is, messages at which Pelican waits, seconds until a new task works."""
 
-    minute: int
-    outbox: float
-    queue: float
-    age_seconds: float
-    pelicans: int
-    emus: int
-    dollars: float
+    speeds: Speeds
+    queue_limit: int = 1000
+    start_seconds: float = START_SECONDS
 
 
-def rules_of(graph: Graph, service: str, table: prices.Prices) -> Rules:
-    """The rules that the program declares for `service`."""
-    targets: dict[str, float] = {}
-    cooldowns = {"scaleOutCooldown": 60.0, "scaleInCooldown": 300.0}
-    for policy in graph.of("aws:appautoscaling:Policy"):
-        tracked = policy.inputs.get("targetTrackingScalingPolicyConfiguration")
-        if tracked and f"-{service}-" in policy.name:
-            targets[policy.name.rsplit("-", 1)[1]] = float(tracked["targetValue"])
-            cooldowns = {name: float(tracked[name]) for name in cooldowns}
-    bounds = next(t for t in graph.of("aws:appautoscaling:Target") if t.name.endswith(f"-{service}")).inputs
-    alarm = next(a for a in graph.of("aws:cloudwatch:MetricAlarm") if a.name.endswith(f"-{service}-age")).inputs
-    task = next(t for t in graph.of("aws:ecs:TaskDefinition") if t.name.endswith(f"-{service}")).inputs
-    spot = any(
-        strategy["capacityProvider"] == "FARGATE_SPOT"
-        for s in graph.of("aws:ecs:Service")
-        if s.name.endswith(f"-{service}")
-        for strategy in s.inputs.get("capacityProviderStrategies") or []
-    )
-    vcpu, memory_gb = int(task["cpu"]) / 1024, int(task["memory"]) / 1024
-    hour = vcpu * table["fargate_vcpu_hour"] + memory_gb * table["fargate_gb_hour"]
-    return Rules(
-        service, int(bounds["minCapacity"]), int(bounds["maxCapacity"]), targets, float(alarm["threshold"]),
-        cooldowns["scaleOutCooldown"], cooldowns["scaleInCooldown"], vcpu,
-        hour * (table["fargate_spot_share"] if spot else 1),
-    )  # fmt: skip
+class Stack(NamedTuple):
+    """The declared rules of both services."""
+
+    pelican: Rules
+    emu: Rules
+
+    @property
+    def least_dollars_an_hour(self) -> float:
+        return sum(rules.least * rules.dollars_an_hour for rules in self)
 
 
-class Service:
-    """The tasks of one service, and what its alarms remember."""
-
-    def __init__(self, rules: Rules, start_seconds: float) -> None:
-        self.rules = rules
-        self.running = self.desired = rules.least
-        self._start_seconds = start_seconds
-        self._coming: deque[tuple[float, int]] = deque()
-        self._past: deque[dict[str, float]] = deque(maxlen=FALL_PERIODS)
-        self._ages: deque[float] = deque(maxlen=2)
-        self._out_at = self._in_at = -math.inf
-
-    def arrive(self, now: float) -> None:
-        """Tasks that have started by now."""
-        while self._coming and self._coming[0][0] <= now:
-            self.running = min(self.desired, self.running + self._coming.popleft()[1])
-
-    def period(self, now: float, values: Mapping[str, float], age: float) -> None:
-        """One minute's metrics: scale by them."""
-        self._past.append(dict(values))
-        self._ages.append(age)
-        self._set(now, max(self._wanted_by_targets(now), self._wanted_by_age()))
-
-    def _wanted_by_targets(self, now: float) -> int:
-        wanted = []
-        for name, target in self.rules.targets.items():
-            seen = [values[name] for values in self._past]
-            if len(seen) >= RISE_PERIODS and min(seen[-RISE_PERIODS:]) > target:
-                wanted.append(max(self.desired, math.ceil(self.running * seen[-1] / target)))
-            elif len(seen) == FALL_PERIODS and max(seen) < FALL_SHARE * target:
-                wanted.append(min(self.desired, max(1, math.ceil(self.running * max(seen) / target))))
-            else:
-                wanted.append(self.desired)
-        most = max(wanted, default=self.desired)
-        if most < self.desired and now - max(self._in_at, self._out_at) < self.rules.in_seconds:
-            return self.desired
-        return most
-
-    def _wanted_by_age(self) -> int:
-        if len(self._ages) < 2 or min(self._ages) <= self.rules.age_seconds:
-            return 0
-        return self.desired + (2 if self._ages[-1] > 5 * self.rules.age_seconds else 1)
-
-    def _set(self, now: float, wanted: int) -> None:
-        wanted = min(self.rules.most, max(self.rules.least, wanted))
-        if wanted > self.desired and now - self._out_at >= self.rules.out_seconds:
-            self._coming.append((now + self._start_seconds, wanted - self.desired))
-            self.desired, self._out_at = wanted, now
-        elif wanted < self.desired:
-            self.desired = self.running = wanted
-            self._coming.clear()
-            self._in_at = now
+def stack(name: str) -> Stack:
+    """As the program declares it."""
+    graph, table = record(name), prices.load()
+    return Stack(*(rules_of(graph, service, table) for service in ("pelican", "emu")))
 
 
-def simulate(load: Load, pelican: Rules, emu: Rules, options: argparse.Namespace) -> list[Sample]:
+def simulate(load: Load, pelican: Rules, emu: Rules, assumed: Assumed) -> list[Sample]:
     """Minute by minute. Rows are served in the order in which they came."""
-    pelicans, emus = Service(pelican, options.start_seconds), Service(emu, options.start_seconds)
+    pelicans, emus = Service(pelican, assumed.start_seconds), Service(emu, assumed.start_seconds)
     arrived: deque[list[float]] = deque()  # [when, rows not embedded yet]
     outbox = queue = dollars = 0.0
     busy_pelican = busy_emu = 0.0
@@ -170,11 +91,11 @@ def simulate(load: Load, pelican: Rules, emu: Rules, options: argparse.Namespace
         if rows:
             arrived.append([now, rows])
         outbox += rows
-        room = max(0.0, options.queue_limit * ROWS_PER_MESSAGE - queue)
-        could = pelicans.running * pelican.vcpu * options.pelican_rows_per_vcpu * STEP_SECONDS
+        room = max(0.0, assumed.queue_limit * ROWS_PER_MESSAGE - queue)
+        could = pelicans.running * pelican.vcpu * assumed.speeds.pelican.rows_per_second * STEP_SECONDS
         shipped = min(outbox, could, room)
         outbox, queue = outbox - shipped, queue + shipped
-        can = emus.running * emu.vcpu * options.rows_per_vcpu * STEP_SECONDS
+        can = emus.running * emu.vcpu * assumed.speeds.emu.rows_per_second * STEP_SECONDS
         done = min(queue, can)
         queue -= done
         busy_pelican += shipped / could / (PERIOD_SECONDS / STEP_SECONDS)
@@ -240,46 +161,119 @@ def variants(emu: Rules) -> dict[str, Rules]:
     return found
 
 
+class Result(NamedTuple):
+    """One load under one set of rules. `minutes` are its samples."""
+
+    load: str
+    rules: str
+    found: dict[str, float]
+    minutes: list[Sample]
+
+
+def flows(declared: Stack, assumed: Assumed, chosen: Mapping[str, Rules], only: str | None = None) -> Iterable[Result]:
+    """The loads of live changes, each under each of the rules of Emu."""
+    top = declared.emu.most * declared.emu.vcpu * assumed.speeds.emu.rows_per_second
+    for load in loads(top):
+        if only in (None, load.name):
+            for name, rules in chosen.items():
+                samples = simulate(load, declared.pelican, rules, assumed)
+                idle = load.seconds / HOUR * declared.least_dollars_an_hour
+                yield Result(load.name, name, summary(samples, idle), samples)
+
+
+def backfills(
+    declared: Stack, assumed: Assumed, chosen: Mapping[str, Rules], load: Backfill | None = None
+) -> Iterable[Result]:
+    """A backfill under each of the rules of Emu; among several, also with a rule of Pelican's that counts it."""
+    cases = [(name, rules, False) for name, rules in chosen.items()]
+    if len(cases) > 1:
+        cases.append(("all keys count", declared.emu, True))
+    for name, rules, counts_all in cases:
+        outcome = Run(
+            load or Backfill(), declared.pelican, rules, rows_per_vcpu=assumed.speeds.emu.rows_per_second,
+            pelican_rows_per_vcpu=assumed.speeds.pelican.rows_per_second, start_seconds=assumed.start_seconds,
+            counts_all=counts_all,
+        )()  # fmt: skip
+        found = backfill_summary(outcome, declared.least_dollars_an_hour)
+        yield Result("backfill", name, found, outcome.samples)
+
+
+FLOW_COLUMNS = {
+    "oldest_change_seconds": "oldest s", "median_age_seconds": "median s", "minutes_behind": "min behind",
+    "most_emus": "most Emus", "dollars": "$", "dollars_above_idle": "$ above idle",
+}  # fmt: skip
+BACKFILL_COLUMNS = {
+    "minutes_to_the_end": "min to end", "live_p50_seconds": "live p50 s", "live_p99_seconds": "live p99 s",
+    "live_max_seconds": "live max s", "most_messages": "most messages", "most_emus": "most Emus",
+    "most_pelicans": "most Pelicans", "dollars_above_idle": "$ above idle",
+}  # fmt: skip
+
+
+def show(results: Iterable[Result]) -> Iterable[Result]:
+    """Print each as it comes, and pass it on."""
+    load = None
+    for result in results:
+        columns = BACKFILL_COLUMNS if result.load == "backfill" else FLOW_COLUMNS
+        if result.load != load:
+            load = result.load
+            print(f"\n{load} ({len(result.minutes) * PERIOD_SECONDS / HOUR:.1f} h)")
+            print(f"{'rules':15}" + "".join(f"{title:>14}" for title in columns.values()))
+        print(f"{result.rules:15}" + "".join(f"{result.found[name]:>14,.6g}" for name in columns), flush=True)
+        yield result
+
+
 def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--stack", default="prod", help="dev or prod (prod)")
-    parser.add_argument("--trace", choices=["burst", "daily wave", "step"], help="only this load")
-    parser.add_argument("--rows-per-vcpu", type=float, default=150, help="rows a second that one vCPU embeds (150)")
-    parser.add_argument("--pelican-rows-per-vcpu", type=float, default=5000, help="rows a second it ships (5000)")
+    parser.add_argument("--trace", choices=TRACES, help="only this load")
+    parser.add_argument(
+        "--speeds", choices=["measured", "documented"], default="measured",
+        help="rows a second of a vCPU: as `make bench` found where it has been run, or as documented (measured)",
+    )  # fmt: skip
+    parser.add_argument("--rows-per-vcpu", type=float, help="rows a second that one vCPU of an Emu embeds, instead")
+    parser.add_argument(
+        "--pelican-rows-per-vcpu", type=float, help="rows a second that one of a Pelican ships, instead"
+    )
     parser.add_argument("--queue-limit", type=int, default=1000, help="messages at which Pelican waits (1000)")
-    parser.add_argument("--start-seconds", type=float, default=60, help="until a new task works (60)")
+    parser.add_argument("--start-seconds", type=float, default=START_SECONDS, help="until a new task works (60)")
+    parser.add_argument("--backfill-rows", type=int, default=Backfill().rows, help="of the backfill (1000000)")
+    parser.add_argument(
+        "--live-rows", type=float, default=Backfill().live_rows_per_second, help="a second beside it (5)"
+    )
     parser.add_argument("--sweep", action="store_true", help="other numbers in the rules, side by side")
     parser.add_argument("--json", type=Path, help="write every minute there")
     options = parser.parse_args()
-    graph, table = record(options.stack), prices.load()
-    pelican, emu = (rules_of(graph, service, table) for service in ("pelican", "emu"))
-    top = emu.most * emu.vcpu * options.rows_per_vcpu
-    chosen = [load for load in loads(top) if options.trace in (None, load.name)]
-    chosen_rules = variants(emu) if options.sweep else {"as declared": emu}
-    report: dict[str, Any] = {"stack": options.stack, "rules": {"pelican": pelican._asdict(), "emu": emu._asdict()}}
-    for load in chosen:
-        hours = load.seconds / HOUR
-        idle = hours * (pelican.least * pelican.dollars_an_hour + emu.least * emu.dollars_an_hour)
-        print(f"\n{options.stack}, {load.name} ({hours:.0f} h)")
-        print(
-            f"{'rules':14}{'oldest s':>10}{'median s':>10}{'min behind':>12}{'most Emus':>11}{'$':>9}{'$ above idle':>14}"
-        )
-        for name, rules in chosen_rules.items():
-            samples = simulate(load, pelican, rules, options)
-            found = summary(samples, idle)
-            report.setdefault("runs", []).append(
-                {"load": load.name, "rules": name, **found, "minutes": [s._asdict() for s in samples]}
-            )
-            print(
-                f"{name:14}{found['oldest_change_seconds']:10.0f}{found['median_age_seconds']:10.0f}"
-                f"{found['minutes_behind']:12}{found['most_emus']:11}{found['dollars']:9.2f}{found['dollars_above_idle']:14.2f}"
-            )
+    found = (speeds() if options.speeds == "measured" else DOCUMENTED).but(
+        options.rows_per_vcpu, options.pelican_rows_per_vcpu
+    )
+    assumed = Assumed(found, options.queue_limit, options.start_seconds)
+    declared = stack(options.stack)
+    chosen = variants(declared.emu) if options.sweep else {"as declared": declared.emu}
+    print(f"{options.stack}\n{found}")
+    results: list[Result] = []
+    if options.trace != "backfill":
+        results += show(flows(declared, assumed, chosen, options.trace))
+    if options.trace in (None, "backfill"):
+        results += show(backfills(declared, assumed, chosen, Backfill(options.backfill_rows, options.live_rows)))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1))
+        options.json.write_text(json.dumps(report(options.stack, declared, found, results), indent=1))
+
+
+def report(name: str, declared: Stack, found: Speeds, results: Iterable[Result]) -> dict[str, Any]:
+    """All of it."""
+    return {
+        "stack": name,
+        "speeds": {service: speed._asdict() for service, speed in found._asdict().items()},
+        "rules": {service: rules._asdict() for service, rules in declared._asdict().items()},
+        "runs": [
+            {"load": one.load, "rules": one.rules, **one.found, "minutes": [sample._asdict() for sample in one.minutes]}
+            for one in results
+        ],
+    }
 
 
 if __name__ == "__main__":

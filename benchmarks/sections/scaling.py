@@ -1,34 +1,31 @@
-"""The stack's own scaling rules under three loads: see benchmarks.scaling."""
+"""The stack's own scaling rules under four loads: see benchmarks.scaling."""
 
-from argparse import Namespace
 from typing import Any
 
 from benchmarks import scaling
+from benchmarks.scaling_speeds import speeds
 from benchmarks.sections import Row, Section
-from blueprint import prices
-from blueprint.record import record
 
 
 def measure(quick: bool) -> Section:
-    """prod as declared, minute by minute, and with other numbers in the rules. A simulation: the machine's load changes
-    nothing about it."""
-    options = Namespace(rows_per_vcpu=150.0, pelican_rows_per_vcpu=5000.0, queue_limit=1000, start_seconds=60.0)
-    graph, table = record("prod"), prices.load()
-    pelican, emu = (scaling.rules_of(graph, service, table) for service in ("pelican", "emu"))
-    top = emu.most * emu.vcpu * options.rows_per_vcpu
-    variants = scaling.variants(emu) if not quick else {"as declared": emu}
+    """prod as declared, minute by minute, and with other numbers in the rules. A simulation: of the machine it takes only
+    how fast a vCPU is, where the sections before have measured that."""
+    declared, found = scaling.stack("prod"), speeds()
+    assumed = scaling.Assumed(found)
+    chosen = scaling.variants(declared.emu) if not quick else {"as declared": declared.emu}
+    results = [*scaling.flows(declared, assumed, chosen), *scaling.backfills(declared, assumed, chosen)]
     rows: list[Row] = []
-    data: dict[str, Any] = {"top_rows_per_second": top, "runs": []}
-    for load in scaling.loads(top):
-        hours = load.seconds / scaling.HOUR
-        idle = hours * (pelican.least * pelican.dollars_an_hour + emu.least * emu.dollars_an_hour)
-        for name, rules in variants.items():
-            samples = scaling.simulate(load, pelican, rules, options)
-            found = scaling.summary(samples, idle)
-            declared = name == "as declared"
-            minutes = [sample._asdict() for sample in samples] if declared else []
-            data["runs"].append({"load": load.name, "rules": name, **found, "minutes": minutes})
-            if declared:
-                rows.append(Row(f"simulated {load.name}: oldest change", [found["oldest_change_seconds"] / 60], "min"))
-                rows.append(Row(f"simulated {load.name}: dollars above idle", [found["dollars_above_idle"]], "$"))
+    for result in results:
+        if result.rules != "as declared":
+            continue
+        what = f"simulated {result.load}"
+        if result.load == "backfill":
+            rows.append(Row(f"{what} of a million rows: until its end", [result.found["minutes_to_the_end"]], "min"))
+            rows.append(Row(f"{what}: live changes beside it, p99", [result.found["live_p99_seconds"]], "s"))
+        else:
+            rows.append(Row(f"{what}: oldest change", [result.found["oldest_change_seconds"] / 60], "min"))
+        rows.append(Row(f"{what}: dollars above idle", [result.found["dollars_above_idle"]], "$"))
+    # Every minute of the other rules would be most of the file, and nobody draws them.
+    kept = [one if one.rules == "as declared" else one._replace(minutes=[]) for one in results]
+    data: dict[str, Any] = scaling.report("prod", declared, found, kept)
     return Section(rows, data)
