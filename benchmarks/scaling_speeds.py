@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.machine import BUILD
 
-# Of an Emu: short rows, in f32, on a CPU of which nothing is known (docs/capacity.md). Of a Pelican: half of what its section
-# measures leaves room for what it does beside.
+# Cautious, and nobody's measurement: Fargate's CPU is not known (docs/capacity.md), and both do more on the machines where
+# `make bench` has been run. docs/performance.md has the simulation's numbers for these.
 ROWS_PER_VCPU, PELICAN_ROWS_PER_VCPU = 150.0, 5000.0
 # What is left of the embedder's rate end to end, where only the embedder was measured: the bar of the section `backfill`.
 SHARE_OF_BARE = 0.85
