@@ -48,6 +48,8 @@ def main() -> None:
     purpose = "Serves the search page and the JSON API, until SIGTERM."
     settings = from_environment(FrontendSettings, "frontend", purpose, "AVIARY_HTTP_PORT=0 ")
     configure("frontend", settings.log_level)
+    # The pool reports every attempt while the database is away; the store says once per request what came of it.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     key = settings.pinecone_api_key.get_secret_value()
 
     def open_index(host: str) -> PineconeIndex:

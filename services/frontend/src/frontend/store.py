@@ -70,13 +70,14 @@ class Database:
     """The watched tables, and connections. Every failure leaves here as a `ProblemError`; after an outage the next call works."""
 
     def __init__(self, settings: DatabaseSettings) -> None:
-        async def connect() -> Connection:
+        async def parameters() -> dict[str, Any]:
             # An IAM token is made by the AWS SDK, which blocks.
             given = await asyncio.to_thread(connection_parameters, settings, APPLICATION_NAME)
             given["options"] = f"{given.get('options') or ''} {SESSION}".strip()
-            return await psycopg.AsyncConnection[DictRow].connect(**given, row_factory=dict_row, autocommit=True)
+            # The pool's attempts are not the requests', whose time ends: without this one would hang for 10 s.
+            return {**given, "connect_timeout": 2, "row_factory": dict_row, "autocommit": True}
 
-        self._pool = Pool(connect)
+        self._pool = Pool(parameters)
         self._sources: tuple[float, dict[str, Watched]] = (float("-inf"), {})
         self._rows_queries: dict[str, tuple[Watched, bytes]] = {}
 
