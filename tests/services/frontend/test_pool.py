@@ -102,6 +102,30 @@ def test_who_asks_when_the_database_is_back_is_served_whatever_failed_before(pos
     run(test, connecting)
 
 
+def test_an_attempt_that_began_before_a_request_came_does_not_fail_it(postgres_server: PostgresServer) -> None:
+    second, fails = asyncio.Event(), asyncio.Event()
+    real = Connecting(postgres_server.dsn())
+
+    async def parameters() -> dict[str, Any]:
+        real.away = len(real.attempts) < 2
+        if len(real.attempts) == 1:
+            second.set()
+            await fails.wait()
+        return await real()
+
+    async def test() -> None:
+        connections = Pool(parameters)
+        before = asyncio.create_task(asked(connections))
+        await second.wait()
+        after = asyncio.create_task(asked(connections))
+        await asyncio.sleep(0)
+        fails.set()
+        assert [await before, await after] == [False, True]
+        await connections.close()
+
+    asyncio.run(test())
+
+
 def test_there_are_no_more_connections_than_places_and_who_gets_none_is_told(
     postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
