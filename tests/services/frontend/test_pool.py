@@ -11,6 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
+from psycopg_pool import PoolClosed
 
 from frontend import pool
 from frontend.pool import PAUSE_SECONDS, POOL_SIZE, Pool
@@ -71,6 +72,15 @@ def test_two_attempts_tell_all_who_asked_before_them_that_the_database_is_away()
         assert len(connecting.attempts) <= 4
 
     run(test, connecting)
+
+
+def test_the_attempts_end_tells_that_the_database_is_away_and_not_the_end_of_the_wait() -> None:
+    async def test(connections: Pool) -> None:
+        with pytest.raises(PoolClosed):
+            async with connections.connection():
+                raise AssertionError("there is no database")
+
+    run(test, Connecting())
 
 
 def test_a_database_that_is_away_is_asked_a_few_times_a_second_however_many_want_it() -> None:
