@@ -18,7 +18,7 @@ from benchmarks.scaling_rules import HOUR, PERIOD_SECONDS, Rules, Sample, Servic
 from emu.queue import BATCH_LIMIT
 from emu.settings import EmuSettings
 from emu.worker import BACKFILL_UNIT_ROWS
-from pelican.outbox import BACKFILL, LIVE, SHARD_BITS
+from pelican.outbox import BACKFILL, LIVE, SHARD_BITS, Work
 from pelican.settings import PelicanSettings
 from pelican.shipper import BACKFILL_KEYS
 from pelican.sqs import ChangeQueue
@@ -228,7 +228,13 @@ class Run:
         self._emus.arrive(self._now)
         while len(self._gates) < self._pelicans.running:
             queue = cast("ChangeQueue", self._queue)  # a gate asks nothing but the depth
-            gate = Gate(queue, live_limit=LIVE_LIMIT, backfill_limit=BACKFILL_LIMIT, clock=lambda: self._now)
+            gate = Gate(
+                queue,
+                live_limit=LIVE_LIMIT,
+                backfill_limit=BACKFILL_LIMIT,
+                clock=lambda: self._now,
+                shuffle=self._draw.shuffle,
+            )
             self._gates.append((gate, self._now))
         del self._gates[self._pelicans.running :]
         while len(self._tasks) < self._emus.running:
@@ -263,11 +269,12 @@ class Run:
         return shipped
 
     def _claim(self, gate: Gate, rows: int) -> None:
-        shard = self._draw.randrange(SHARDS)
+        work = gate.in_turn([Work(BACKFILL, 1, shard) for shard in range(SHARDS)])[0]
+        gate.filled(work)
         self._left -= rows
         while rows > 0:
             some = min(rows, ROWS_PER_MESSAGE)
-            self._queue.put(shard, Message(some, live=False, at=self._now))
+            self._queue.put(work.shard, Message(some, live=False, at=self._now))
             gate.sent(1)
             rows -= some
         self._receive()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pelican.backoff import Backoff, Dependency
-from pelican.outbox import BACKFILL, FILL, LIVE
+from pelican.outbox import BACKFILL, FILL, LIVE, Work
 from pelican.service import Pelican
 from pelican.throttle import Gate
 from pelican.worker import Bell
@@ -144,7 +144,7 @@ def test_a_backfill_keeps_many_emus_busy_and_has_little_waiting(
     assert sum(done for done, _ in found) >= 0.9 * 60 * number
     # A try to grow leaves more waiting for a moment.
     often = sorted(waiting for _, waiting in found)[50]
-    assert often <= (max(2, number // 8) if live else max(6, number // 2))
+    assert often <= max(6, number // 2)
 
 
 def test_a_backfill_goes_on_beside_live_changes_that_always_fill_its_limit(
@@ -152,10 +152,24 @@ def test_a_backfill_goes_on_beside_live_changes_that_always_fill_its_limit(
 ) -> None:
     memory.waiting = 50
     sent = 0
-    for tenth in range(300):
-        clock.now = tenth / 10
+    for second in range(300):
+        clock.now = float(second)
         sent += allows(gate, BACKFILL)
     assert 25 <= sent <= 31
+
+
+def test_a_backfill_goes_round_the_shards(gate: Gate, clock: Clock) -> None:
+    shards = [Work(BACKFILL, 1, shard) for shard in range(16)]
+    rounds = []
+    for _ in range(3):
+        seen = []
+        for _ in shards:
+            clock.now += 1.0
+            seen.append(gate.in_turn(shards)[0])
+            gate.filled(seen[-1])
+        rounds.append(seen)
+    assert sorted(rounds[0]) == sorted(shards)
+    assert rounds[0] == rounds[1] == rounds[2]
 
 
 def test_a_limit_that_is_not_reached_does_not_grow(gate: Gate, memory: MemoryQueue, clock: Clock) -> None:

@@ -5,13 +5,14 @@ How many Emus there are nobody says; but messages that wait for one say that the
 that was sent is being worked on at once, and shrinks when some of it waits.
 """
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from aviary.depth import Depth
-from pelican.outbox import LIVE
+from pelican.outbox import LIVE, Work
 from pelican.sqs import ChangeQueue
 
 FRESH_SECONDS = 1.0
@@ -27,13 +28,13 @@ SOONER, MUCH_SOONER, LATER = 0.95, 0.7, 1.2
 CALM_SECONDS, LONGEST_CALM_SECONDS = 2.0, 60.0
 CLAIM_MESSAGES = 3
 GROWTH = 0.25
-# What may wait for an Emu before it shrinks, to what is being worked on and that: messages, or a share of it where that is
-# more. Where there was no live change for a while a claim waits, so that an Emu finds work as soon as it wants some.
+# What may wait for an Emu before it shrinks, to what is being worked on and that: a claim's messages, so that an Emu finds
+# work as soon as it wants some, or a share of the limit where that is more, for what waits because somebody has its shard in hand.
+MAY_WAIT_SHARE = 0.33
+# Without a live change for so long, a backfill may take larger claims.
 QUIET_SECONDS = 30.0
-MAY_WAIT, MAY_WAIT_SHARE = 1, 0.1
-MAY_WAIT_IN_QUIET, MAY_WAIT_SHARE_IN_QUIET = CLAIM_MESSAGES, 0.25
 # So often a backfill sends one claim however busy the queue is, unless it is full for all: it must end some day.
-TRICKLE_SECONDS = 1.0
+TRICKLE_SECONDS = 10.0
 
 
 class Gate:
@@ -49,12 +50,14 @@ class Gate:
         live_limit: int,
         backfill_limit: int,
         clock: Callable[[], float] = time.monotonic,
+        shuffle: Callable[[list[Work]], None] = random.shuffle,
     ) -> None:
         """Limits in messages; a backfill's is where it begins, and never falls below."""
         self._queue = queue
         self._live_limit = live_limit
         self._least = min(backfill_limit, live_limit)
         self._clock = clock
+        self._shuffle = shuffle
         self._lock = threading.Lock()
         self._filling = threading.Lock()
         self._backfill_limit = float(self._least)
@@ -65,6 +68,7 @@ class Gate:
         self._pause = FIRST_PAUSE_SECONDS
         self._calm_since = self._let_at = clock()
         self._live_at = float("-inf")
+        self._filled_at: dict[tuple[int, int], float] = {}
 
     @property
     def depth(self) -> int:
@@ -94,6 +98,16 @@ class Gate:
                 self._filling.release()
         else:
             yield False
+
+    def in_turn(self, filling: list[Work]) -> list[Work]:
+        """Shards of a backfill, those first whose latest claim is the longest ago: what it sent is done, most likely, and a
+        claim behind another one of its shard would only wait in the queue."""
+        self._shuffle(filling)  # several Pelicans should not begin at the same one
+        return sorted(filling, key=lambda work: self._filled_at.get(work.lock, 0.0))
+
+    def filled(self, work: Work) -> None:
+        """A claim of this shard went out."""
+        self._filled_at[work.lock] = self._clock()
 
     def sent(self, messages: int) -> None:
         with self._lock:
@@ -142,10 +156,7 @@ class Gate:
         self._pause = min(LONGEST_PAUSE_SECONDS, max(SHORTEST_PAUSE_SECONDS, self._pause * factor))
 
     def _adapt(self, now: float, was_full: bool) -> None:
-        if self.is_quiet:
-            may_wait = max(MAY_WAIT_IN_QUIET, MAY_WAIT_SHARE_IN_QUIET * self._backfill_limit)
-        else:
-            may_wait = max(MAY_WAIT, MAY_WAIT_SHARE * self._backfill_limit)
+        may_wait = max(CLAIM_MESSAGES, MAY_WAIT_SHARE * self._backfill_limit)
         if self._seen.waiting > may_wait:
             self._calm_since = now
             enough = max(self._least, self._seen.held + may_wait - 1)

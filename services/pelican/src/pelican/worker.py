@@ -160,9 +160,7 @@ class Worker:
         if turn is Turn.WORKED:
             return turn
         for lane in (BACKFILL, FILL):
-            filling = [w for w in work if w.lane == lane]
-            random.shuffle(filling)
-            for one in filling:
+            for one in self._gate.in_turn([w for w in work if w.lane == lane]):
                 turn = self._ship(one, turn)
                 if turn is not Turn.IDLE:
                     return turn
@@ -189,6 +187,8 @@ class Worker:
         except LostClaimError:
             return Turn.WORKED
         if shipped:
+            if work.lane != LIVE:
+                self._gate.filled(work)
             self._queue.works()
             self._backoff.reset()
             self._paused.clear(work.source_id)
