@@ -16,6 +16,8 @@ from components.vector_index import VectorIndex
 
 SERVICES = ("pelican", "emu", "frontend")
 HEALTH_PORT = 8080
+# Of the services that ECS asks for their health at a port of its own.
+CHECKED: dict[str, pulumi.Input[str]] = {"AVIARY_HEALTH_PORT": str(HEALTH_PORT)}
 # The images hold RDS's certificate authorities here.
 ROOT_CERTIFICATES = "/etc/ssl/rds/global-bundle.pem"
 # What it takes to receive messages, hold them while they are worked on, and delete them.
@@ -43,7 +45,9 @@ class Workloads:
             image,
             repository,
             HEALTH_PORT,
-            main=Container(environment=self._common() | self._postgres("aviary_pelican") | self._queues()),
+            main=Container(
+                environment=self._common() | CHECKED | self._postgres("aviary_pelican") | self._queues(),
+            ),
             first=("migrate", self._migrate()),
             statements=[
                 allow(["sqs:GetQueueAttributes", "sqs:SendMessage"], [messaging.queue.arn]),
@@ -70,7 +74,11 @@ class Workloads:
             repository,
             HEALTH_PORT,
             main=Container(
-                environment=self._common() | self._queues() | self._index() | {"AVIARY_TOPIC_ARN": messaging.topic_arn},
+                environment=self._common()
+                | CHECKED
+                | self._queues()
+                | self._index()
+                | {"AVIARY_TOPIC_ARN": messaging.topic_arn},
                 secrets=self._index_secrets(),
             ),
             statements=[
@@ -149,9 +157,10 @@ class Workloads:
             main=Container(
                 # A task's output ends in its log: this prints ids and sources, no keys and no contents.
                 command=("dlq", "redrive", "--all", "--dry-run"),
-                environment=self._postgres("aviary_operator")
+                environment=self._common()
+                | self._postgres("aviary_operator")
                 | self._index()
-                | {"AWS_REGION": self.account.region, "AVIARY_DLQ_URL": self.messaging.dlq.url},
+                | {"AVIARY_DLQ_URL": self.messaging.dlq.url},
                 secrets=self._index_secrets(),
             ),
             statements=[
@@ -187,7 +196,7 @@ class Workloads:
         )
 
     def _common(self) -> dict[str, pulumi.Input[str]]:
-        return {"AWS_REGION": self.account.region, "AVIARY_HEALTH_PORT": str(HEALTH_PORT)}
+        return {"AWS_REGION": self.account.region}
 
     def _queues(self) -> dict[str, pulumi.Input[str]]:
         return {"AVIARY_QUEUE_URL": self.messaging.queue.url, "AVIARY_DLQ_URL": self.messaging.dlq.url}

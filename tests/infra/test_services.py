@@ -70,7 +70,7 @@ def test_each_service_starts_with_the_environment_it_is_given(
 def test_services_reach_what_they_are_connected_to(graph: Graph, stack: str) -> None:
     queue = f"https://sqs.us-east-1.amazonaws.com/123456789012/aviary-{stack}-changes.fifo"
     dlq = f"https://sqs.us-east-1.amazonaws.com/123456789012/aviary-{stack}-dlq.fifo"
-    common = {"AWS_REGION": "us-east-1", "AVIARY_HEALTH_PORT": "8080"}
+    common, checked = {"AWS_REGION": "us-east-1"}, {"AVIARY_HEALTH_PORT": "8080"}
     index = {"AVIARY_INDEX_HOST": f"https://aviary-{stack}-abc1234.svc.aped-4627-b74a.pinecone.io"}
     queues = {"AVIARY_QUEUE_URL": queue, "AVIARY_DLQ_URL": dlq}
 
@@ -91,8 +91,9 @@ def test_services_reach_what_they_are_connected_to(graph: Graph, stack: str) -> 
     }
     found = {name: environment(container) for name, container in containers(graph).items()}
     assert found == {
-        "pelican": common | queues | postgres("aviary_pelican"),
+        "pelican": common | checked | queues | postgres("aviary_pelican"),
         "emu": common
+        | checked
         | queues
         | index
         | {"AVIARY_TOPIC_ARN": f"arn:aws:sns:us-east-1:123456789012:aviary-{stack}-notices-1a2b3c4"},
