@@ -40,7 +40,7 @@ status: install ## what runs, where, and how far behind it is
 	$(BIN)/python -m local status
 
 test: install ## every test
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 model: install ## minutes of random interleavings of everything, with new seeds (`make test` has seconds of it)
 	$(BIN)/python -m pytest tests/model --hypothesis-profile=model-long --timeout=7200 $(ARGS)

@@ -30,7 +30,7 @@ CLAIM_MESSAGES = 3
 GROWTH = 0.25
 # What may wait for an Emu before it shrinks, to what is being worked on and that: a claim's messages, so that an Emu finds
 # work as soon as it wants some, or a share of the limit where that is more, for what waits because somebody has its shard in hand.
-MAY_WAIT_SHARE = 0.33
+MAY_WAIT_SHARE = 0.28
 # Without a live change for so long, a backfill may take larger claims.
 QUIET_SECONDS = 30.0
 # So often a backfill sends one claim however busy the queue is, unless it is full for all: it must end some day.
@@ -156,7 +156,7 @@ class Gate:
         self._pause = min(LONGEST_PAUSE_SECONDS, max(SHORTEST_PAUSE_SECONDS, self._pause * factor))
 
     def _adapt(self, now: float, was_full: bool) -> None:
-        may_wait = max(CLAIM_MESSAGES, MAY_WAIT_SHARE * self._backfill_limit)
+        may_wait = max(CLAIM_MESSAGES if self.is_quiet else 1, MAY_WAIT_SHARE * self._backfill_limit)
         if self._seen.waiting > may_wait:
             self._calm_since = now
             enough = max(self._least, self._seen.held + may_wait - 1)
