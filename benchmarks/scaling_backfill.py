@@ -3,8 +3,8 @@
 Emu takes and works on what emu.hands and emu.worker say. See benchmarks.scaling.
 
 Assumed: SQS counts exactly and answers at once (on AWS its counts lag), it gives the oldest group first, each request to the
-index takes `INDEX_SECONDS`, a backfill's unit makes two after each other and a live one makes one, and an Emu takes up live
-changes whatever else it has in hand. Which shard is next is drawn from a seed, so every run gives the same numbers.
+index takes `INDEX_SECONDS`, and a backfill's unit makes two after each other and a live one makes one. Which shard is next is
+drawn from a seed, so every run gives the same numbers.
 """
 
 import random
@@ -20,9 +20,9 @@ from emu.settings import EmuSettings
 from emu.worker import BACKFILL_UNIT_ROWS
 from pelican.outbox import BACKFILL, LIVE, SHARD_BITS, Work
 from pelican.settings import PelicanSettings
-from pelican.shipper import BACKFILL_KEYS
+from pelican.shipper import BACKFILL_KEYS, BACKFILL_KEYS_BESIDE_LIVE
 from pelican.sqs import ChangeQueue
-from pelican.throttle import RECHECK_SECONDS, Gate
+from pelican.throttle import Gate
 
 STEP_SECONDS = 0.1
 STEPS_A_PERIOD = round(PERIOD_SECONDS / STEP_SECONDS)
@@ -84,14 +84,14 @@ class Queue:
         """When the oldest of those that wait was put there."""
         return min((messages[0].at for messages in self._groups if messages), default=None)
 
-    def take(self, *, live_only: bool) -> Unit | None:
+    def take(self) -> Unit | None:
         """Live changes of groups that begin with some; else, of a backfill, a unit's rows and what stands behind them."""
         free = sorted(
             (group for group in range(SHARDS) if group not in self._held and self._groups[group]),
             key=lambda group: self._groups[group][0].at,
         )
         live = [group for group in free if self._groups[group][0].live]
-        if not free or (live_only and not live):
+        if not free:
             return None
         taken: list[tuple[int, list[Message]]] = []
         rows = count = 0
@@ -128,8 +128,7 @@ class Emu:
     def receive(self) -> None:
         """Take what it has hands for."""
         while self._queue.waiting and len(self.units) < UNITS:
-            enough = sum(not unit.live for unit in self.units) >= UNITS - 1
-            if (taken := self._queue.take(live_only=enough)) is None:
+            if sum(not unit.live for unit in self.units) >= UNITS - 1 or (taken := self._queue.take()) is None:
                 return
             self.units.append(taken)
 
@@ -259,9 +258,10 @@ class Run:
             while asked and self._left > 0 and until <= self._now:
                 with gate.room(BACKFILL) as allowed:
                     if not allowed:
-                        until = self._now + RECHECK_SECONDS
+                        until = self._now + gate.pause_seconds
                         break
-                    rows = int(min(BACKFILL_KEYS, self._left))
+                    keys = BACKFILL_KEYS if gate.is_quiet else BACKFILL_KEYS_BESIDE_LIVE
+                    rows = int(min(keys, self._left))
                     self._claim(gate, rows)
                     shipped += rows
                     until = max(until, self._now - STEP_SECONDS) + rows * self._seconds_a_row

@@ -58,28 +58,33 @@ def test_of_a_group_that_is_in_hand_nothing_is_given() -> None:
     for at in range(3):
         queue.put(5, Message(100, live=False, at=at))
     queue.put(5, Message(1, live=True, at=3))
-    unit = queue.take(live_only=False)
+    unit = queue.take()
     assert unit is not None
     assert [message.at for message in unit.messages] == [0, 1, 2, 3]
     queue.put(5, Message(1, live=True, at=4))
-    assert queue.take(live_only=False) is None
+    assert queue.take() is None
     assert tuple(queue.depth()) == (1, 4)
     queue.done(unit)
-    assert queue.take(live_only=True) is not None
+    assert queue.take() is not None
 
 
-def test_an_emu_with_enough_of_a_backfill_takes_live_changes_only_and_does_them_first() -> None:
+def test_an_emu_with_enough_of_a_backfill_takes_nothing_and_does_live_changes_first() -> None:
     queue = Queue()
-    for group in range(4):
-        queue.put(group, Message(240, live=False, at=0.0))
+    queue.put(0, Message(240, live=False, at=0.0))
     emu = Emu(queue, rows_a_step=100.0)
     emu.receive()
-    assert (len(emu.units), queue.waiting) == (2, 2)
     queue.put(9, Message(1, live=True, at=1.0))
     emu.receive()
-    assert [unit.live for unit in emu.units] == [False, False, True]
+    assert [unit.live for unit in emu.units] == [False, True]
     emu.step(1.0)
-    assert [unit.rows_left for unit in emu.units] == [240 - 99, 240, 0]
+    assert [unit.rows_left for unit in emu.units] == [240 - 99, 0]
+    emu.units.pop()
+    for group in range(1, 4):
+        queue.put(group, Message(240, live=False, at=2.0))
+    emu.receive()
+    queue.put(8, Message(1, live=True, at=3.0))
+    emu.receive()
+    assert ([unit.live for unit in emu.units], queue.waiting) == ([False, False], 3)
 
 
 def run(rows: int = 60_000, *, live: float = 5.0, counts_all: bool = False, emu: Rules = EMU) -> Outcome:

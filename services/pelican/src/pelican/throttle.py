@@ -38,7 +38,8 @@ TRICKLE_SECONDS = 10.0
 
 
 class Gate:
-    """Whether a lane may send now. Thread-safe; asks the queue at most four times a second.
+    """Whether a lane may send now. Thread-safe; asks the queue at most once a second while there is room, and every
+    `pause_seconds` while there is none.
 
     Between two looks it counts what this process sent. Backfills send one claim at a time.
     """
@@ -77,7 +78,7 @@ class Gate:
 
     @property
     def pause_seconds(self) -> float:
-        """While there is no room: when to try again."""
+        """While there is no room: in how many seconds to try again."""
         return min(self._pause, RECHECK_SECONDS)
 
     @property
