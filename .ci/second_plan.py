@@ -55,7 +55,7 @@ def main() -> int:
     source.add_argument("--rehearse", type=Path, help="rehearse.py, which plans twice")
     source.add_argument("--plan", type=Path, help="a second plan that was kept")
     options = parser.parse_args()
-    plan = json.loads((options.plan or _rehearse(options.rehearse, options.stack)).read_text("utf-8"))
+    plan = json.loads(options.plan.read_text("utf-8") if options.plan else _rehearse(options.rehearse, options.stack))
     found = differences(plan, f"aviary-{options.stack}")
     problems = compare(found, yaml.safe_load(DIFFERENCES.read_text("utf-8")))
     print("\n".join(problems) or f"second plan, {options.stack}: {len(found)} attributes would change, each listed")
@@ -104,19 +104,20 @@ def _differ(before: Any, after: Any) -> bool:
     return before != after and not (before in (None, [], {}) and after in (None, [], {}))
 
 
-def _rehearse(rehearse: Path, stack: str) -> Path:
+def _rehearse(rehearse: Path, stack: str) -> str:
     """The second plan of a rehearsal, which must have refused nothing."""
-    work = Path(tempfile.mkdtemp(prefix="aviary-second-plan-"))
-    terraform = work / "bin" / "terraform"
-    terraform.parent.mkdir()
-    terraform.write_text(KEEPING.format(terraform=shutil.which("terraform"), plan=PLAN))
-    terraform.chmod(0o755)
-    path = f"{terraform.parent}{os.pathsep}{os.environ['PATH']}"
-    command = [sys.executable, str(rehearse), str(ROOT), "--stack", stack, "--apply", "--out", str(work / stack)]
-    status = subprocess.run(command, check=False, env={**os.environ, "PATH": path}).returncode
-    if status:
-        raise SystemExit(status)
-    return work / stack / PLAN
+    with tempfile.TemporaryDirectory(prefix="aviary-second-plan-") as folder:
+        terraform = Path(folder) / "bin" / "terraform"
+        terraform.parent.mkdir()
+        terraform.write_text(KEEPING.format(terraform=shutil.which("terraform"), plan=PLAN))
+        terraform.chmod(0o755)
+        path = f"{terraform.parent}{os.pathsep}{os.environ['PATH']}"
+        out = Path(folder) / stack
+        command = [sys.executable, str(rehearse), str(ROOT), "--stack", stack, "--apply", "--out", str(out)]
+        status = subprocess.run(command, check=False, env={**os.environ, "PATH": path}).returncode
+        if status:
+            raise SystemExit(status)
+        return (out / PLAN).read_text("utf-8")
 
 
 if __name__ == "__main__":

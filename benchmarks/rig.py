@@ -117,6 +117,7 @@ class Rig:
             for stage in sorted({self._specs[name].stage for name in self._running}, reverse=True):
                 self.stop(*[name for name in self._running if self._specs[name].stage == stage])
         finally:
+            self.server.tidy()
             self._root.cleanup()
 
     def _altered(self, spec: Spec) -> tuple[Sequence[str], dict[str, str]]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ def down(folder: Folder) -> int:
     screen = Screen(clock=False)
     pid = folder.running_pid()
     if pid is None:
-        left = end_leftovers(folder.processes())
+        left = _end_leftovers(folder)
         if left:
             folder.write_processes([])
             folder.clear_state()
@@ -42,7 +41,7 @@ def down(folder: Folder) -> int:
             if time.monotonic() > deadline:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     psutil.Process(pid).kill()
-                end_leftovers(folder.processes())
+                _end_leftovers(folder)
                 screen.show(Event(kind="failed", text=f"it did not stop within {STOP_SECONDS:.0f} s and was killed"))
                 return 1
             time.sleep(POLL_SECONDS)
@@ -61,11 +60,16 @@ def reset(folder: Folder, *, sure: bool) -> int:
         print("nothing was deleted (--yes does not ask)")
         return 1
     stopped = down(folder)
-    sockets = PostgresServer(folder.postgres, folder.log("postgres")).socket_dir
     folder.delete()
-    shutil.rmtree(sockets, ignore_errors=True)
     print(f"deleted {folder.path}")
     return stopped
+
+
+def _end_leftovers(folder: Folder) -> list[str]:
+    """End what a killed supervisor has left; the names of the processes that still ran."""
+    names = end_leftovers(folder.processes())
+    PostgresServer(folder.postgres, folder.log("postgres")).tidy()
+    return names
 
 
 @contextlib.contextmanager

@@ -162,10 +162,14 @@ class PostgresServer:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: fast shutdown, open transactions are rolled back. SIGQUIT: immediate, as a crash."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.send_signal(how)
-        self.process.wait(STOP_TIMEOUT_SECONDS)
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(how)
+            self.process.wait(STOP_TIMEOUT_SECONDS)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the socket folder of a server that has ended, with what a killed one left in it; `prepare` makes it anew."""
+        shutil.rmtree(self.socket_dir, ignore_errors=True)
 
     def _give(self, path: Path) -> None:
         if self._user:

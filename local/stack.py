@@ -195,6 +195,7 @@ class Stack:
             folder=REPOSITORY,
             log=self.postgres.log_path,
             prepare=self.postgres.prepare,
+            tidy=self.postgres.tidy,
             ready=self.postgres.answers,
             user=self.postgres.run_as or "",
             stop_signal=signal.SIGINT,

@@ -44,7 +44,8 @@ class StartError(RuntimeError):
 class Spec:
     """One process. `ready` and `alive` are blocking checks that answer within a few seconds and do not raise.
 
-    `stage`: higher stages are stopped first, equal ones together. `prepare` runs before every start.
+    `stage`: higher stages are stopped first, equal ones together. `prepare` runs before every start, `tidy` when all has
+    been stopped.
     `death_signal` is what the process gets when the supervisor itself is killed. `folder`: its working directory.
     """
 
@@ -56,6 +57,7 @@ class Spec:
     needs: tuple[str, ...] = ()
     stage: int = 0
     prepare: Callable[[], None] | None = None
+    tidy: Callable[[], None] | None = None
     alive: Callable[[], bool] | None = None
     user: str = ""
     folder: Path | None = None
@@ -145,6 +147,9 @@ class Supervisor:
             if running:
                 self._reporter.stopping(running)
                 await asyncio.gather(*(self._end(service) for service in running))
+        for service in self.services:
+            if service.spec.tidy is not None:
+                service.spec.tidy()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, step: Step) -> None:

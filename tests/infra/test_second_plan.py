@@ -1,6 +1,7 @@
 """The list of what a rehearsal's second plan would change: a new difference, another answer and a stale line all fail."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -73,3 +74,16 @@ def test_every_line_says_why_and_is_about_resources_that_there_are(stack: str) -
             assert entry.keys() == {"resources", "why", "moto_answers"}
             assert len(entry["why"].split()) >= 5
             assert set(entry["resources"]) <= names
+
+
+def test_the_plan_of_a_rehearsal_is_read_and_its_folder_goes(
+    gate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rehearse = tmp_path / "folder", tmp_path / "rehearse.py"
+    folder.mkdir()
+    monkeypatch.setattr(gate.tempfile, "tempdir", str(folder))
+    rehearse.write_text(
+        "import pathlib, sys; out = pathlib.Path(sys.argv[-1]); out.mkdir(); (out / 'second-plan.json').write_text('{}')"
+    )
+    assert gate._rehearse(rehearse, "dev") == "{}"
+    assert list(folder.iterdir()) == []

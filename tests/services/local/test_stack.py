@@ -16,6 +16,7 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from aviary.index import PineconeIndex
 from aviary.source import split_chunk_id
@@ -92,6 +93,11 @@ class Local:
 
 def children(local: Local) -> list[psutil.Process]:
     return [psutil.Process(process["pid"]) for process in local.state["processes"]]
+
+
+def socket_folder(local: Local) -> Path:
+    """Where Postgres listens: outside of the data folder."""
+    return Path(conninfo_to_dict(local.state["postgres_dsn"])["host"])  # type: ignore[arg-type] # it is in it
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +227,8 @@ def test_a_csv_becomes_searchable_or_is_refused_as_a_whole(local: Local, tmp_pat
 
 
 def test_down_leaves_no_process_and_up_finds_everything_again(local: Local, sku: str) -> None:
-    before, processes = local.state, children(local)
+    before, processes, sockets = local.state, children(local), socket_folder(local)
+    assert sockets.is_dir()
     rows = local.sql("SELECT count(*) FROM products")
     local.sql("DELETE FROM products WHERE sku = %s", sku)
     done = local.run("down")
@@ -229,6 +236,7 @@ def test_down_leaves_no_process_and_up_finds_everything_again(local: Local, sku:
     assert "stopping frontend" in done.stdout
     assert not any(process.is_running() for process in processes)
     assert local.state == {}
+    assert not sockets.exists()
     said = local.up()
     after = local.state
     assert local.sql("SELECT count(*) FROM products") == [(rows[0][0] - 1,)]
@@ -238,7 +246,7 @@ def test_down_leaves_no_process_and_up_finds_everything_again(local: Local, sku:
 
 
 def test_after_a_killed_supervisor_nothing_lingers_and_up_works_in_a_terminal_too(local: Local, sku: str) -> None:
-    processes = children(local)
+    processes, sockets = children(local), socket_folder(local)
     os.kill(local.state["supervisor"]["pid"], signal.SIGKILL)
     if sys.platform == "linux":
         assert psutil.wait_procs(processes, timeout=15)[1] == []
@@ -257,10 +265,12 @@ def test_after_a_killed_supervisor_nothing_lingers_and_up_works_in_a_terminal_to
                 break
         assert local.indexed(sku)["name"] == "Old name"
         processes = children(local)
+        assert socket_folder(local) == sockets
         up.send_signal(signal.SIGINT)
         lines += up.stdout.readlines()
         assert up.wait(60) == 0, lines
     stops = [line.split("stopping ")[1].strip() for line in lines if "stopping" in line]
     assert stops == ["frontend", "pelican-1", "emu-1", "postgres, sqs, pinecone"]
     assert not any(process.is_running() for process in processes)
+    assert not sockets.exists()
     local.up()

@@ -265,6 +265,7 @@ def test_a_restart_of_postgres_delays_changes_and_loses_none(
         for how in (signal.SIGQUIT, signal.SIGINT):  # a crash, and an orderly restart
             store.execute("UPDATE products SET name = name || '.', price = price + 1")
             store.server.stop(how)
+            assert not store.server.socket_dir.exists()
             wait_until(lambda: pelican.get("/readyz")[0] == 503, "it noticed")
             store.server.start()
             store.execute("DELETE FROM products WHERE id = (SELECT max(id) FROM products)")
