@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from aviary.pipes import ending_quietly
 from blueprint import diagram, text
 from blueprint.graph import Graph
 from blueprint.record import RecordingError, record
@@ -50,4 +51,5 @@ def recorded() -> dict[str, Graph]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ending_quietly():
+        sys.exit(main())

@@ -1,12 +1,10 @@
 """`python -m chaos`."""
 
-import signal
 import sys
 
+from aviary.pipes import ending_quietly
 from chaos.cli import main
 
 if __name__ == "__main__":
-    if "--list" in sys.argv:
-        # Whoever reads may have had enough (`| head`). A run must go on by itself when a connection breaks.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.exit(main(sys.argv[1:]))
+    with ending_quietly():
+        sys.exit(main(sys.argv[1:]))

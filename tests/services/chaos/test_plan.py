@@ -1,10 +1,5 @@
 """What a seed means, and what a report says of it."""
 
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from chaos.faults import KINDS
@@ -52,15 +47,3 @@ def test_no_two_writers_share_a_key_but_the_hot_ones() -> None:
 def test_more_faults_than_time_allows_are_refused_with_a_way_out() -> None:
     with pytest.raises(PlanError, match=r"ask for --minutes \d+\.\d or for fewer faults"):
         plan(KINDS, seed=1, seconds=60, operations=100, faults=66)
-
-
-def test_a_list_of_which_only_the_head_is_read_ends_quietly() -> None:
-    command = [sys.executable, "-m", "chaos", "--list"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[3]
-    ) as process:
-        assert process.stdout
-        process.stdout.close()
-        _, said = process.communicate(timeout=60)
-    assert said == b""
-    assert process.returncode == -signal.SIGPIPE

@@ -15,6 +15,7 @@ from aviary.embedder_pool import Pool
 from aviary.health import HealthServer
 from aviary.index import PineconeIndex
 from aviary.logs import configure, log
+from aviary.pipes import ending_quietly
 from aviary.settings import from_environment
 from emu.dlq import cli
 from emu.queue import SqsQueue
@@ -90,4 +91,5 @@ def use_few_arenas() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ending_quietly():
+        main()

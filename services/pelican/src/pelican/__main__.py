@@ -2,6 +2,8 @@
 
 import sys
 
+from aviary.pipes import ending_quietly
 from pelican.cli import main
 
-sys.exit(main(sys.argv[1:]))
+with ending_quietly():
+    sys.exit(main(sys.argv[1:]))
