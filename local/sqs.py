@@ -2,7 +2,7 @@
 
     python -m local.sqs --port 9324 --journal .local/queue.sqlite --run 1
 
-moto 5.2 by itself falls short in seven ways that matter to a pipeline, each mended here (tests/services/local/test_sqs.py):
+moto 5.2 by itself falls short in eight ways that matter to a pipeline, each mended here (tests/services/local/test_sqs.py):
 
 - its calls are not atomic: a message sent while another is being deleted can vanish;
 - it forgets a deduplication id with its message, not after five minutes;
@@ -13,6 +13,7 @@ moto 5.2 by itself falls short in seven ways that matter to a pipeline, each men
   their lease ends;
 - it takes a receipt handle for as long as the message is there: who lost a lease could still acknowledge, and so free
   the group while its new holder is at work. A FIFO queue refuses a handle whose lease has ended;
+- it counts what waits and what is held one after the other, so a message whose lease ends in between is in neither;
 - everything is lost when the process ends, dead letters included. Here each change is in a journal (SQLite) before
   the answer is sent, leases and receipt handles included, so a killed queue server loses nothing.
 """
@@ -26,6 +27,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +60,11 @@ DEDUPLICATION_MILLISECONDS = DEDUPLICATION_TIME_IN_SECONDS * 1000
 # How long to wait for a sign that an answer was read. A client that reads it closes its connection.
 READ_SECONDS = 5.0
 HANDED_OUT = "local.sqs.handed_out"
+DEPTHS = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesDelayed",
+    "ApproximateNumberOfMessagesNotVisible",
+)
 RETENTION_SECONDS = 14 * 24 * 3600
 
 
@@ -156,6 +163,13 @@ class FifoBackend(SQSBackend):
 
         return checked
 
+    def get_queue_attributes(self, queue_name: str, attribute_names: list[str]) -> dict[str, Any]:
+        """The depths are of one moment: a message whose lease ends between moto's two counts would be in neither."""
+        attributes = super().get_queue_attributes(queue_name, attribute_names)
+        with self._changed:
+            depths = Counter(map(_depth_of, self.get_queue(queue_name)._messages))  # noqa: SLF001 - as above
+        return attributes | {name: depths[name] for name in attributes.keys() & DEPTHS}
+
     def end_leases(self) -> int:
         """End every lease now; how many there were."""
         ended = 0
@@ -200,6 +214,12 @@ class FifoBackend(SQSBackend):
                 next_lease_end = (min(leases, default=float("inf")) - unix_time_millis()) / 1000
                 self._changed.wait(min(left, max(next_lease_end, 0.001)))
         return []
+
+
+def _depth_of(message: Message) -> str:
+    """The attribute of a queue that counts it."""
+    waiting, delayed, held = DEPTHS
+    return delayed if message.delayed else waiting if message.visible else held
 
 
 def _client_gone() -> Callable[[], bool]:

@@ -88,7 +88,7 @@ def batch(*changes: Change, **fields: Any) -> Batch:
     return Batch(changes=changes, **(defaults | fields))
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 15) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 45) -> None:
     """Poll until `condition()` is true."""
     deadline = time.monotonic() + seconds
     while not condition():

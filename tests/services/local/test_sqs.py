@@ -1,6 +1,7 @@
 """The queue server keeps the promises of SQS FIFO that moto alone does not (see local/sqs.py)."""
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -19,6 +20,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.sqs import models
 
 from local import sqs
 from local.ports import free_port, is_open
@@ -305,6 +307,21 @@ def test_no_message_is_lost_between_threads_that_send_and_threads_that_delete() 
     for thread in range(threads):
         mine = [body for body in received if body.startswith(f"{thread}-")]
         assert sorted(mine) == sorted(f"{thread}-{n}" for n in range(each)), "every message arrives, and once"
+
+
+def test_a_message_whose_lease_ends_while_it_is_counted_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = sqs.FifoBackend("us-east-1", DEFAULT_ACCOUNT_ID)
+    backend.create_queue("q.fifo", None, FifoQueue="true")
+    backend.send_message("q.fifo", "body", group_id="1", deduplication_id="1")
+    (held,) = backend.receive_message("q.fifo", 10, 0, 30)
+    counts = []
+    for looks in range(60):
+        # The lease ends at another look at the clock each time.
+        clock = itertools.count(held.visible_at - looks)
+        monkeypatch.setattr(models, "unix_time_millis", lambda clock=clock: next(clock))
+        depths = backend.get_queue_attributes("q.fifo", [sqs.DEPTHS[0], sqs.DEPTHS[2]])
+        counts.append((depths[sqs.DEPTHS[0]], depths[sqs.DEPTHS[2]]))
+    assert set(counts) == {(1, 0), (0, 1)}
 
 
 def test_the_server_ends_at_sigterm_and_needs_no_credentials(tmp_path: Path) -> None:
