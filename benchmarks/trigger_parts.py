@@ -13,7 +13,6 @@ import argparse
 import json
 import random
 import statistics
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from psycopg import sql
 from benchmarks.machine import describe
 from benchmarks.triggers import BLOCK, Connection, Rows, Spent, copy, spent, update
 from local import catalogue
-from local.postgres import PostgresServer
+from local.postgres import temporary_server
 from pelican.migrate import migrate
 
 PINNED = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
@@ -121,27 +120,20 @@ def measure(rows: int, updates: int, bulks: int, commit_delay: int) -> dict[str,
     values = [(p.sku, p.name, p.description, p.category, p.price) for p in catalogue.products(rows)]
     tables = [f"part_{number}" for number in range(len(PARTS))]
     bulk: dict[str, list[float]] = {table: [] for part, table in zip(PARTS, tables, strict=True) if part.sees_every_row}
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "data", Path(folder) / "postgres.log")
-        server.start()
-        try:
-            with psycopg.connect(server.dsn(), autocommit=True) as connection:
-                migrate(connection)
-                connection.execute("CREATE TABLE bare (number bigint)")
-                for part, table in zip(PARTS, tables, strict=True):
-                    prepare(connection, part, table, values)
-                connection.execute("SELECT set_config('commit_delay', %s, false)", (str(commit_delay),))
-                connection.execute("SET commit_siblings = 0")
-                found = single(connection, tables, rows, updates)
-                for number in range(bulks):
-                    for table in random.Random(number).sample(sorted(bulk), len(bulk)):
-                        started = time.perf_counter()
-                        change_every_row(connection, table, number)
-                        bulk[table].append((time.perf_counter() - started) / rows)
-                        connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(table)))
-        finally:
-            server.stop()
+    with temporary_server() as server, psycopg.connect(server.dsn(), autocommit=True) as connection:
+        migrate(connection)
+        connection.execute("CREATE TABLE bare (number bigint)")
+        for part, table in zip(PARTS, tables, strict=True):
+            prepare(connection, part, table, values)
+        connection.execute("SELECT set_config('commit_delay', %s, false)", (str(commit_delay),))
+        connection.execute("SET commit_siblings = 0")
+        found = single(connection, tables, rows, updates)
+        for number in range(bulks):
+            for table in random.Random(number).sample(sorted(bulk), len(bulk)):
+                started = time.perf_counter()
+                change_every_row(connection, table, number)
+                bulk[table].append((time.perf_counter() - started) / rows)
+                connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(table)))
     report: dict[str, Any] = {"machine": describe(), "rows": rows, "updates": updates, "commit_delay": commit_delay}
     report["parts"] = {}
     for part, table in zip(PARTS, tables, strict=True):

@@ -15,7 +15,6 @@ import json
 import random
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,7 +27,7 @@ from psycopg import sql
 
 from benchmarks.machine import describe, summary
 from local import catalogue
-from local.postgres import PostgresServer
+from local.postgres import temporary_server
 from pelican.migrate import migrate
 
 Connection = psycopg.Connection[Any]
@@ -122,18 +121,11 @@ def measure(rows: int, updates: int, rounds: int) -> dict[str, Any]:
     products = list(catalogue.products(rows))
     values = [(p.sku, p.name, p.description, p.category, p.price) for p in products]
     found: dict[str, dict[str, list[Spent]]] = {what: {"plain": [], "products": []} for what in ("copy", "update")}
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "data", Path(folder) / "postgres.log")
-        server.start()
-        try:
-            with psycopg.connect(server.dsn(), autocommit=True) as connection:
-                prepare(connection)
-                for number in range(rounds):
-                    one_round(connection, number, values, updates, found)
-                    print(f"round {number + 1} of {rounds}", file=sys.stderr)
-        finally:
-            server.stop()
+    with temporary_server() as server, psycopg.connect(server.dsn(), autocommit=True) as connection:
+        prepare(connection)
+        for number in range(rounds):
+            one_round(connection, number, values, updates, found)
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
     report: dict[str, Any] = {"machine": describe(), "rows": rows, "updates": updates}
     for what, count in (("copy", rows), ("update", updates)):
         plain, watched = found[what]["plain"], found[what]["products"]

@@ -5,6 +5,7 @@ that can be watched, stopped and killed like the other processes. It listens on 
 local user: this is a laptop's database, not a server's.
 """
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -14,6 +15,7 @@ import subprocess
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 with warnings.catch_warnings():
@@ -175,3 +177,16 @@ class PostgresServer:
         if self._user:
             entry = pwd.getpwnam(self._user)
             os.chown(path, entry.pw_uid, entry.pw_gid)
+
+
+@contextlib.contextmanager
+def temporary_server() -> Iterator[PostgresServer]:
+    """A server over a new folder; in the end both are gone, whoever is connected."""
+    with tempfile.TemporaryDirectory(prefix="aviary-postgres-") as folder:
+        Path(folder).chmod(0o755)  # as root it runs as another user
+        server = PostgresServer(Path(folder) / "data", Path(folder) / "postgres.log")
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop(signal.SIGQUIT)

@@ -1,10 +1,8 @@
 """Fixtures that every kind of test may use: a real Postgres, a moto server, an environment without credentials."""
 
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import boto3
@@ -14,7 +12,7 @@ from moto.server import ThreadedMotoServer
 from psycopg import sql
 
 from local import sqs
-from local.postgres import PostgresServer
+from local.postgres import PostgresServer, temporary_server
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
@@ -54,11 +52,8 @@ class Queues(NamedTuple):
 def postgres_server() -> Iterator[PostgresServer]:
     # Not below pytest's own folder: each session that starts takes other users' rights on it away, and as root
     # Postgres runs as another user.
-    with tempfile.TemporaryDirectory(prefix="aviary-postgres-") as folder:
-        server = PostgresServer(Path(folder) / "data", Path(folder) / "postgres.log")
-        server.start()
+    with temporary_server() as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_health_readiness_and_counters_are_served_and_logs_hold_no_contents(benc
     assert bench.pinecone.api_key not in emu.log_path.read_text()
 
 
-def test_the_real_model_in_the_real_process_means_what_the_text_says_and_fits_in_400_mb(
+def test_the_real_model_is_loaded_once_means_what_the_text_says_and_fits_in_400_mb(
     bench: Bench, start_emu: Start
 ) -> None:
     emu = start_emu(embedder="real")
@@ -163,3 +163,5 @@ def test_the_real_model_in_the_real_process_means_what_the_text_says_and_fits_in
     memory = psutil.Process(emu.process.pid).memory_info().rss / 2**20
     print(f"resident: {memory:.0f} MB")
     assert memory <= 400
+    assert bench.pinecone.counts()["upsert"]["requests"] > 1, "it worked on several units"
+    assert len(emu.events("model_loaded")) == 1

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ import pytest
 from aviary.index import PineconeIndex
 from frontend.embedding import TextEmbedder
 from frontend.pool import POOL_SIZE
-from local.postgres import PostgresServer
+from local.postgres import PostgresServer, temporary_server
 from pelican.migrate import migrate
 from tests.services.frontend.conftest import settings
 from tests.services.frontend.site import Server, Site, WordEmbedder, until
@@ -27,11 +26,8 @@ PART = {"HX-Request": "true", "Sec-Fetch-Site": "same-origin"}
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
-    with tempfile.TemporaryDirectory() as folder:
-        server = PostgresServer(Path(folder) / "data", Path(folder) / "postgres.log")
-        server.start()
+    with temporary_server() as server:
         yield server
-        server.stop(signal.SIGQUIT)
 
 
 def own_server(postgres: PostgresServer, site: Site) -> Server:

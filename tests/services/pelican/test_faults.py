@@ -4,7 +4,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import psutil
 import psycopg
 import pytest
 
-from local.postgres import PostgresServer
+from local.postgres import temporary_server
 from pelican.migrate import migrate
 from tests.conftest import Queues
 from tests.services.pelican.harness import Consumer, Factory, Store, wait_until
@@ -111,6 +110,20 @@ def test_two_pelicans_share_the_work(store: Store, process: Factory, consumer: C
     consumer.drain()
     assert consumer.state == store.expected()
     assert not consumer.backwards
+
+
+def test_two_pelicans_send_each_change_once(store: Store, process: Factory, consumer: Consumer) -> None:
+    pelicans = [process().start(), process().start()]
+    wait_until(lambda: all(pelican.is_ready() for pelican in pelicans), "both are ready")
+    rows = 2_000
+    store.add_products(rows)
+    while not all(pelican.get("/stats")[1]["claims"] >= 10 for pelican in pelicans):
+        rows += 1
+        assert rows < 4_000, "one of them does nothing"
+        store.add_products(1, first=rows)
+    wait_until(lambda: shipped(store), "everything is shipped")
+    consumer.drain()
+    assert sorted(int(change.key) for change in consumer.changes) == list(range(1, rows + 1))
 
 
 def test_changes_made_while_nothing_runs_are_picked_up(store: Store, process: Factory, consumer: Consumer) -> None:
@@ -244,14 +257,11 @@ def test_lost_connections_are_made_again(store: Store, process: Factory, consume
 @pytest.fixture
 def own_server() -> Iterator[Store]:
     """A store on a server of its own, which a test may restart."""
-    with tempfile.TemporaryDirectory(prefix="aviary-postgres-") as folder:
-        server = PostgresServer(Path(folder) / "data", Path(folder) / "postgres.log")
-        server.start()
+    with temporary_server() as server:
         with psycopg.connect(server.dsn(), autocommit=True) as connection:
             migrate(connection)
             connection.execute("ALTER SYSTEM SET max_prepared_transactions = 2")
         yield Store(server, "postgres")
-        server.stop(signal.SIGQUIT)
 
 
 def test_a_restart_of_postgres_delays_changes_and_loses_none(
