@@ -2,6 +2,8 @@
 
 import logging
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -225,19 +227,38 @@ def test_a_ring_wakes_every_waiting_worker() -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_metrics_tell_what_was_sent_and_what_waits(
+@pytest.fixture
+def telling(
     store: Store, memory: MemoryQueue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Callable[[], AbstractContextManager[None]]:
+    """Runs a Pelican that tells its metrics all the time, as long as the context lasts."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("pelican.house.METRICS_SECONDS", 0.0)
     monkeypatch.setattr("pelican.house.LOOK_SECONDS", 0.0)
+
+    @contextmanager
+    def run() -> Iterator[None]:
+        pelican = Pelican(settings_for(store, poll_seconds=0.05), memory)
+        thread = threading.Thread(target=pelican.run)
+        thread.start()
+        try:
+            yield
+        finally:
+            pelican.stop.set()
+            thread.join(20)
+
+    return run
+
+
+def test_metrics_tell_what_was_sent_and_what_waits(
+    store: Store,
+    memory: MemoryQueue,
+    caplog: pytest.LogCaptureFixture,
+    telling: Callable[[], AbstractContextManager[None]],
+) -> None:
     store.add_products(30)
-    pelican = Pelican(settings_for(store, poll_seconds=0.05), memory)
-    thread = threading.Thread(target=pelican.run)
-    thread.start()
-    wait_until(lambda: sum(fields["RowsSent"] for fields in told(caplog)) == 30, "all rows told of")
-    pelican.stop.set()
-    thread.join(20)
+    with telling():
+        wait_until(lambda: sum(fields["RowsSent"] for fields in told(caplog)) == 30, "all rows told of")
     assert sum(fields["MessagesSent"] for fields in told(caplog)) == len(memory.sent)
     last = told(caplog)[-1]
     assert (last["OutboxLiveKeys"], last["OutboxBackfillKeys"], last["OutboxLiveOldestSeconds"]) == (0, 0, 0)
@@ -246,12 +267,12 @@ def test_metrics_tell_what_was_sent_and_what_waits(
 
 
 def test_what_fills_an_index_for_hours_is_neither_live_depth_nor_lateness(
-    store: Store, memory: MemoryQueue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    memory: MemoryQueue,
+    caplog: pytest.LogCaptureFixture,
+    telling: Callable[[], AbstractContextManager[None]],
 ) -> None:
     """Pelicans are scaled, and people woken, by these two numbers."""
-    caplog.set_level(logging.INFO)
-    monkeypatch.setattr("pelican.house.METRICS_SECONDS", 0.0)
-    monkeypatch.setattr("pelican.house.LOOK_SECONDS", 0.0)
     memory.waiting = 2_000  # full for all, so that everything stays where it is
     put = (
         "INSERT INTO sync.outbox (source_id, shard, lane, keys, key_count, enqueued_at) "
@@ -259,18 +280,15 @@ def test_what_fills_an_index_for_hours_is_neither_live_depth_nor_lateness(
     )
     store.execute(put, (BACKFILL, 20_000, 7_200))
     store.execute(put, (FILL, 3_000, 7_200))
-    pelican = Pelican(settings_for(store, poll_seconds=0.05), memory)
-    thread = threading.Thread(target=pelican.run)
-    thread.start()
-    wait_until(lambda: told(caplog), "the first metrics")
-    first = told(caplog)[0]
-    assert (first["OutboxLiveKeys"], first["OutboxBackfillKeys"], first["OutboxLiveOldestSeconds"]) == (0, 23_000, 0)
-    store.execute(put, (LIVE, 7, 90))
-    wait_until(lambda: told(caplog)[-1]["OutboxLiveKeys"] == 7, "the live change is seen")
-    assert 90 <= told(caplog)[-1]["OutboxLiveOldestSeconds"] < 90 + DEADLINE_SECONDS
-    assert told(caplog)[-1]["OutboxBackfillKeys"] == 23_000
-    pelican.stop.set()
-    thread.join(20)
+    with telling():
+        wait_until(lambda: told(caplog), "the first metrics")
+        first = told(caplog)[0]
+        found = (first["OutboxLiveKeys"], first["OutboxBackfillKeys"], first["OutboxLiveOldestSeconds"])
+        assert found == (0, 23_000, 0)
+        store.execute(put, (LIVE, 7, 90))
+        wait_until(lambda: told(caplog)[-1]["OutboxLiveKeys"] == 7, "the live change is seen")
+        assert 90 <= told(caplog)[-1]["OutboxLiveOldestSeconds"] < 90 + DEADLINE_SECONDS
+        assert told(caplog)[-1]["OutboxBackfillKeys"] == 23_000
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
