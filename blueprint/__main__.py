@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help_ in (("preview", "what would be built, and what it costs"), ("cost", "the estimate alone")):
-        command = commands.add_parser(name, help=help_)
+        command = commands.add_parser(name, help=help_, description=f"{help_.capitalize()}.")
         which = command.add_mutually_exclusive_group()
         which.add_argument("--stack", choices=STACKS, help="show this one; costs stand side by side all the same")
         which.add_argument("--both", action="store_true", help="show both stacks, as without --stack")

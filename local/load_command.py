@@ -37,8 +37,8 @@ def load_file(folder: Folder, path: Path, mapping: Mapping[str, str], source: st
     if result.problems:
         for line, reason in result.problems:
             print(f"{path}:{line}: {reason}", file=sys.stderr)
-        return _refuse(f"{len(result.problems):,} problems; nothing was loaded")
-    print(f"{result.inserted:,} rows added, {result.updated:,} changed, {result.unchanged:,} as they were")
+        return _refuse(f"nothing was loaded; problems: {len(result.problems):,}")
+    print(f"rows added: {result.inserted:,}; changed: {result.updated:,}; as they were: {result.unchanged:,}")
     if wait:
         _wait(state, source)
         print(f"all is searchable, {time.monotonic() - began:.1f} s after the start")

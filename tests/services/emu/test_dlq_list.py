@@ -59,6 +59,14 @@ def test_a_letter_of_every_kind_is_listed_with_reason_source_key_version_and_age
     ]
 
 
+def test_a_list_without_letters_says_so(office: Office) -> None:
+    ran = office.dlq("list")
+    assert (ran.code, ran.out, ran.err) == (0, "", "no letter can be seen\n")
+    office.put(row("1"))
+    ran = office.dlq("list", "--source", "another")
+    assert (ran.code, ran.out, ran.err) == (0, "", "no letter is meant\n")
+
+
 def test_letters_of_emu_and_pelican_carry_key_and_version_as_fields(office: Office) -> None:
     office.bench.send(batch(upsert("big", 7, metadata={"a": "x" * 41_000})))
     office.bench.work()

@@ -218,11 +218,11 @@ def test_a_csv_becomes_searchable_or_is_refused_as_a_whole(local: Local, tmp_pat
     bad.write_text("sku,name,price\nCSV-3,Fine,1\nCSV-4,Bad,NaN\n")
     done = local.run("load", str(good), "--map", "name=Title")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "2 rows added" in done.stdout
+    assert "rows added: 2;" in done.stdout
     assert local.indexed("CSV-1")["name"] == "Brass telescope"
     done = local.run("load", str(bad))
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [f"{bad}:3: price is not a finite number", "1 problems; nothing was loaded"]
+    assert done.stderr.splitlines() == [f"{bad}:3: price is not a finite number", "nothing was loaded; problems: 1"]
     assert local.sql("SELECT count(*) FROM products WHERE sku IN ('CSV-3', 'CSV-4')") == [(0,)]
 
 

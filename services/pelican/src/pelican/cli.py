@@ -190,7 +190,7 @@ def _watch(arguments: argparse.Namespace) -> int:
         print(
             "rows that are there already are not sent: `backfill` does it"
             if arguments.no_backfill
-            else "rows that are there already are sent by the running Pelican; `backfill` shows how far it is"
+            else "rows that are there already are sent by the running Pelican; `sources` shows how far it is"
         )
     return 0
 

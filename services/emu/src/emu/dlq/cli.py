@@ -219,8 +219,10 @@ def _list(arguments: argparse.Namespace) -> int:
     found.sort(key=lambda seen: seen.letter.at_ms, reverse=True)
     if arguments.json:
         _print_json({"letters": [report.as_json(seen) for seen in found], **report.totals(opened.look)})
-    else:
+    elif found:
         print("\n".join(report.table(found)))
+    else:
+        print("no letter can be seen" if chosen.is_all else "no letter is meant", file=sys.stderr)
     report.say(opened.look, opened.desk.troubles)
     return 0
 

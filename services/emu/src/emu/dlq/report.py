@@ -55,8 +55,6 @@ class Progress:
 
 def table(found: Sequence[Seen]) -> list[str]:
     """Lines of text; the last column is cut on a terminal only."""
-    if not found:
-        return []
     cells = [tuple(name.upper() for name in COLUMNS), *map(_cells, found)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(COLUMNS) - 1)]
     lines = [
