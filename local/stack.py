@@ -222,7 +222,8 @@ class Stack:
             command=_python(
                 "local.pinecone", "--port", self.ports["pinecone"], "--data-dir", self.folder.pinecone, "--fsync"
             ),
-            environment=self._environment(None),
+            # numpy's threads wait for the next query on a core of their own, 20 ms each time.
+            environment={**self._environment(None), "OPENBLAS_NUM_THREADS": "1"},
             folder=REPOSITORY,
             log=self.folder.log("pinecone"),
             ready=lambda: answers(f"{self.control_host}/_health"),
