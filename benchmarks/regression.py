@@ -143,7 +143,7 @@ def checks() -> tuple[list[Check], dict[str, tuple[float, float]]]:
         Check("Emu: messages to tasks", lambda: plan(received, lambda _: None), 1.45),
         Check("Emu: tasks to records", records, 1.25),
         Check("Emu: records to requests", lambda: [[to_sdk(r) for r in q] for q in upsert_requests(made)], 9.0),
-        Check("frontend: near-duplicates of 60 rows", lambda: group(list(texts), texts), 1.5),
+        Check("frontend: near-duplicates of 60 rows", lambda: group(list(texts), texts), 0.27),
     ]
     counted = {
         "SQS messages a row": (len(messages) / ROWS, 0.015),

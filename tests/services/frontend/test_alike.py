@@ -1,9 +1,10 @@
 """Rows that say nearly the same stand under the best of them."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.alike import alike, group, words
+from frontend.alike import ALIKE_SHARE, FEWEST_WORDS, alike, group, words
 from tests.services.frontend.html import Page
 from tests.services.frontend.site import Site
 
@@ -21,6 +22,15 @@ def test_half_of_the_words_in_common_make_texts_alike() -> None:
 def test_few_words_are_never_alike() -> None:
     assert not alike(words("Invoice 17 of May"), words("Invoice 18 of May"))
     assert not alike(words(""), words(""))
+
+
+@given(st.sets(st.integers(0, 20), min_size=6), st.sets(st.integers(0, 20), min_size=6), st.integers(1, 200))
+def test_the_words_decide_and_not_the_bits_that_spare_comparing_them(one: set[int], other: set[int], bits: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("frontend.alike.SKETCH_BITS", bits)
+        first, second = (words.__wrapped__(" ".join(f"w{n}" for n in numbers)) for numbers in (one, other))
+    share = len(one & other) / len(one | other)
+    assert alike(first, second) == (share >= ALIKE_SHARE and min(len(one), len(other)) >= FEWEST_WORDS)
 
 
 @given(TEXTS)

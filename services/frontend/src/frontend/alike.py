@@ -8,6 +8,7 @@ under one that is another kind of thing.
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 # Share of the words of two texts together that stand in both (Jaccard index), from which on they count as alike.
 ALIKE_SHARE = 0.5
@@ -17,24 +18,41 @@ FEWEST_WORDS = 8
 # Some 5 KB each. The rows that people find are found again and again.
 KEPT_TEXTS = 2_048
 
+# So many that few of a text's words share a bit.
+SKETCH_BITS = 1_024
+
 _WORD = re.compile(r"\w+")
 
 
+class Words(NamedTuple):
+    """The different words of a text, in lower case. `sketch` has the bit of each; `crowded` is how many words have no bit
+    for themselves. So two texts have at most as many words in common as bits, and `crowded` of either more."""
+
+    all: frozenset[str]
+    sketch: int
+    crowded: int
+
+
 @lru_cache(maxsize=KEPT_TEXTS)
-def words(text: str) -> frozenset[str]:
-    """The different words of a text, in lower case."""
-    return frozenset(_WORD.findall(text.lower()))
+def words(text: str) -> Words:
+    """Of any text."""
+    found = frozenset(_WORD.findall(text.lower()))
+    sketch = 0
+    for word in found:
+        sketch |= 1 << hash(word) % SKETCH_BITS
+    return Words(found, sketch, len(found) - sketch.bit_count())
 
 
-def alike(one: frozenset[str], other: frozenset[str]) -> bool:
+def alike(one: Words, other: Words) -> bool:
     """Whether two texts, given by their words, say nearly the same."""
-    smaller, larger = len(one), len(other)
-    if smaller > larger:
-        smaller, larger = larger, smaller
-    if smaller < FEWEST_WORDS or smaller < ALIKE_SHARE * larger:
+    mine, mine_sketch, crowded = one
+    theirs, their_sketch, _ = other
+    both = len(mine) + len(theirs)
+    # Most pairs end here: a search compares hundreds, and counting bits is ten times as fast as looking words up.
+    if (1 + ALIKE_SHARE) * ((mine_sketch & their_sketch).bit_count() + crowded) < ALIKE_SHARE * both:
         return False
-    common = len(one & other)
-    return common >= ALIKE_SHARE * (smaller + larger - common)
+    common = len(mine & theirs)
+    return min(len(mine), len(theirs)) >= FEWEST_WORDS and common >= ALIKE_SHARE * (both - common)
 
 
 def group(keys: Sequence[str], texts: Mapping[str, str]) -> dict[str, list[str]]:
@@ -44,13 +62,14 @@ def group(keys: Sequence[str], texts: Mapping[str, str]) -> dict[str, list[str]]
     change no earlier page.
     """
     groups: dict[str, list[str]] = {}
-    led: dict[str, frozenset[str]] = {}
+    led: dict[str, Words] = {}
     for key in keys:
         mine = words(texts[key])
-        leader = next((other for other, theirs in led.items() if alike(mine, theirs)), None)
-        if leader is None:
+        for leader, theirs in led.items():
+            if alike(mine, theirs):
+                groups[leader].append(key)
+                break
+        else:
             led[key] = mine
             groups[key] = []
-        else:
-            groups[leader].append(key)
     return groups
