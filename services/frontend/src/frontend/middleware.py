@@ -6,9 +6,9 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -47,7 +47,18 @@ SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 # A year. Over plain HTTP it would mean nothing, and a browser ignores it.
-HSTS = "max-age=31536000"
+HSTS = {"Strict-Transport-Security": "max-age=31536000"}
+# Rows change under their addresses; assets say otherwise themselves.
+UNSTORED = {"Cache-Control": "no-store"}
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+# As they travel: a request should not encode them again.
+PLAIN_HEADERS = _raw(SECURITY_HEADERS | UNSTORED)
+ENCRYPTED_HEADERS = _raw(SECURITY_HEADERS | HSTS | UNSTORED)
 
 Refuse = Callable[[Request, ProblemError], Awaitable[Response]]
 
@@ -83,14 +94,10 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                out = MutableHeaders(scope=message)
-                out["X-Request-Id"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    out.setdefault(name, value)
-                if asked_by.encrypted:
-                    out.setdefault("Strict-Transport-Security", HSTS)
-                # Rows change under their addresses; assets say otherwise themselves.
-                out.setdefault("Cache-Control", "no-store")
+                given = [*message["headers"], (b"x-request-id", request_id.encode())]
+                names = {name for name, _ in given}
+                added = ENCRYPTED_HEADERS if asked_by.encrypted else PLAIN_HEADERS
+                message["headers"] = given + [header for header in added if header[0] not in names]
             await send(message)
 
         async def refuse(problem: ProblemError) -> None:
