@@ -8,6 +8,8 @@ UV_VERSION := 0.13.8
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --no-emit-package aviary
 PROJECTS := services/common services/pelican services/emu services/frontend
 STAMP := $(VENV)/.installed
+# Without compiled files each of the tests' and the stack's processes would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install lock up down status test model chaos fuzz check format clean preview diagram rehearse bench bench-check
 
