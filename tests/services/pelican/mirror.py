@@ -122,6 +122,7 @@ class Mirror:
                 looker,
                 self.memory,
                 found,
+                outbox_limit=20_000,
                 settle_seconds=settle_seconds,
                 since=since,
                 report=report,

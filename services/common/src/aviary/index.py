@@ -132,6 +132,14 @@ class PineconeIndex:
                 records[found] = Record(found, np.array(vector.values, np.float32), vector.metadata or {})
         return records
 
+    def metadata(self, namespace: str, ids: Sequence[str]) -> dict[str, Mapping[str, MetadataValue]]:
+        """Of the records that exist, by id. Their numbers come too, as no request leaves them out, but are made nothing of."""
+        return {
+            found: vector.metadata or {}
+            for part in fetch_requests(ids)
+            for found, vector in self._index.fetch(ids=part, namespace=namespace).vectors.items()
+        }
+
     def query(self, namespace: str, vector: Vector, top_k: int, filter: Mapping[str, Any] | None = None) -> list[Match]:
         """See VectorIndex."""
         answer = self._index.query(

@@ -183,11 +183,9 @@ class Looker:
         return strays
 
     def _fetch(self, ids: Iterable[str]) -> dict[str, Mapping[str, MetadataValue]]:
-        """Metadata by id. The vectors themselves, which no other request leaves out, are let go of page by page."""
+        """Metadata by id."""
         try:
-            return {
-                vid: record.metadata for vid, record in self._index.fetch(self._source.namespace, list(ids)).items()
-            }
+            return self._index.metadata(self._source.namespace, list(ids))
         except NotFoundError as error:
             if not is_missing_namespace(error):
                 raise

@@ -29,8 +29,6 @@ LOOK_SECONDS = 0.5
 # A read of the index may be behind its writes by seconds, and SQS's counts by as much: for so long the queue must look
 # empty, and what is not in step must be seen not to be.
 GRACE_SECONDS = 5.0
-# Keys that repairs keep in the outbox at once.
-OUTBOX_LIMIT_KEYS = 20_000
 # While a vector is deleted here, nobody claims its shard: live changes wait for so long at most.
 FENCE_SECONDS = 2.0
 FENCE_TRIES = 5
@@ -69,7 +67,7 @@ class Outcome(NamedTuple):
 
 
 class Reconcile:
-    """One run for one source, on a ledger that has begun."""
+    """One run for one source, on a ledger that has begun. `outbox_limit`: keys that a repair keeps in the outbox at once."""
 
     def __init__(
         self,
@@ -80,6 +78,7 @@ class Reconcile:
         source: Source,
         *,
         settle_seconds: float,
+        outbox_limit: int,
         since: Callable[[datetime.datetime], datetime.datetime] | None,
         report: Callable[[Step], None] = lambda _: None,
         pause: Callable[[float], object] = time.sleep,
@@ -91,6 +90,7 @@ class Reconcile:
         self._queue = queue
         self._source = source
         self._settle_seconds = settle_seconds
+        self._outbox_limit = outbox_limit
         self._grace_seconds = min(GRACE_SECONDS, settle_seconds / 4)
         self._since = since
         self._report = report
@@ -203,7 +203,7 @@ class Reconcile:
         self._delete_strays()
         self._ledger.lift_version()
         for page in self._ledger.pages("drift"):
-            while self._ledger.waiting() > OUTBOX_LIMIT_KEYS:
+            while self._ledger.waiting() > self._outbox_limit:
                 self._pause(LOOK_SECONDS)
             if keyed := [each.id for each in page if not each.direct]:
                 self._ledger.enqueue(keyed)

@@ -120,6 +120,7 @@ def _outcomes(
                     queue,
                     source,
                     settle_seconds=arguments.settle,
+                    outbox_limit=settings.backfill_outbox_limit,
                     since=since,
                     report=report,
                 )

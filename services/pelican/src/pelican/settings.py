@@ -6,9 +6,11 @@ from aviary.settings import ChunkSettings, DatabaseSettings, HealthSettings, Ind
 
 
 class BackfillSettings(DatabaseSettings):
-    """Of `backfill`, and of the worker, which goes on with what was begun."""
+    """Of what fills the outbox: `backfill`, the worker, which goes on with it, and a repair of `reconcile`."""
 
-    backfill_outbox_limit: int = Field(default=20_000, ge=1_000, description="keys a backfill enqueues ahead")
+    backfill_outbox_limit: int = Field(
+        default=20_000, ge=1_000, description="keys a backfill or a repair enqueues ahead"
+    )
 
 
 class PelicanSettings(BackfillSettings, QueueSettings, ChunkSettings, HealthSettings):
@@ -41,7 +43,7 @@ class PelicanSettings(BackfillSettings, QueueSettings, ChunkSettings, HealthSett
         return self.claim_seconds * 3 + self.poll_seconds
 
 
-class ReconcileSettings(DatabaseSettings, QueueSettings, IndexSettings, ChunkSettings):
+class ReconcileSettings(BackfillSettings, QueueSettings, IndexSettings, ChunkSettings):
     """Of `reconcile`, and of whoever empties a namespace: both ends, and the queue between them."""
 
 
