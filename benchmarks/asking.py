@@ -58,6 +58,12 @@ def open_loop(port: int, queries: Sequence[str], per_second: float) -> list[Aske
         return [each.result() for each in waiting]
 
 
+def one_by_one(port: int, queries: Sequence[str]) -> list[Asked]:
+    """Each query once, as soon as the one before is answered."""
+    asker = Asker(port)
+    return [asker.ask(query, time.perf_counter()) for query in queries]
+
+
 def closed_loop(port: int, queries: Sequence[str], askers: int) -> float:
     """Queries a second when `askers` ask one after another."""
     asker = Asker(port)

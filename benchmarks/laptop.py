@@ -60,9 +60,11 @@ def keep_filling(connection: psycopg.Connection[Any], index: PineconeIndex) -> N
         connection.execute("SELECT sync.request_backfill(id) FROM sync.source WHERE name = 'products'")
 
 
-def commit_to_searchable(dsn: str, index: PineconeIndex, updates: int, *, filling: bool = False) -> list[float]:
+def commit_to_searchable(
+    dsn: str, index: PineconeIndex, updates: int, *, filling: bool = False, mark: str = ""
+) -> list[float]:
     """Milliseconds from each commit until a query of the index shows the row's new text; `filling`: while a backfill
-    runs, else on an idle system."""
+    runs, else on an idle system. Who asks again gives another `mark`, or no text is new."""
     found: list[float] = []
     with psycopg.connect(dsn, autocommit=True) as connection:
         ids = [row[0] for row in connection.execute("SELECT id FROM products ORDER BY id LIMIT %s", (updates,))]
@@ -71,7 +73,7 @@ def commit_to_searchable(dsn: str, index: PineconeIndex, updates: int, *, fillin
                 keep_filling(connection, index)
             name, description = (
                 f"Measured {'pot' if filling else 'kettle'} {number}",
-                f"Boils {number} litres of water for the benchmark",
+                f"Boils {number} litres of water for the benchmark{mark}",
             )
             expected = text_hash(f"{description} {name}")
             connection.execute(

@@ -1,5 +1,6 @@
 """What a measurement was made on, and how its numbers are summed up."""
 
+import math
 import os
 import platform
 import statistics
@@ -37,7 +38,7 @@ def describe() -> dict[str, object]:
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which `share` (0 to 1) of the values lie: nearest rank, so it is one that was measured."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, math.ceil(round(share * len(ordered), 6)) - 1)]
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:

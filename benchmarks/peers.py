@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 TEXTS_PER_ROW = 16
-MATMUL_SECONDS = 0.5
+MATMUL_SECONDS = 0.3
 Batches = list[list[Any]]
 
 

@@ -71,7 +71,13 @@ def growth(pyplot: Any, data: dict[str, Any]) -> Any:
     """What a claim and our share of a search take by the size of the table."""
     figure, place = pyplot.subplots(figsize=(6, 3.2))
     for name, label in (("claim_ms", "claim of 500 keys"), ("own_search_ms", "search, our own share")):
-        place.plot([int(size) for size in data[name]], list(data[name].values()), marker="o", label=label)
+        rounds = list(data[name].values())
+        middles = [statistics.median(values) for values in rounds]
+        ends = [
+            [middle - min(values) for middle, values in zip(middles, rounds, strict=True)],
+            [max(values) - middle for middle, values in zip(middles, rounds, strict=True)],
+        ]
+        place.errorbar([int(size) for size in data[name]], middles, yerr=ends, marker="o", capsize=3, label=label)
     place.set_xscale("log")
     place.set_ylim(bottom=0)
     place.set_xlabel("rows of the table (and keys in the outbox)")
@@ -81,7 +87,7 @@ def growth(pyplot: Any, data: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """One SVG for each section that was measured."""
+    """One SVG for each section that was measured, as far as it came."""
     results, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("svg")
@@ -90,7 +96,8 @@ def main() -> None:
         {"svg.hashsalt": "aviary", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     )
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    drawn = []
+    drawn, left_out = [], []
+    folder.mkdir(parents=True, exist_ok=True)
     for name, draw in (
         ("embedding", embedding),
         ("freshness", lambda p, d: waits(p, d, {"idle": "idle", "loaded": "at half of the greatest rate"})),
@@ -99,14 +106,16 @@ def main() -> None:
         ("growth", growth),
     ):
         data = results.get(name, {}).get("data")
-        if not data or (name == "embedding" and not data["rates"]):
+        try:
+            figure = draw(pyplot, data)
+        except (KeyError, TypeError, ValueError) as error:
+            left_out.append(f"{name} ({type(error).__name__}: {error})")
             continue
-        figure = draw(pyplot, data)
         figure.tight_layout()
         path = folder / f"bench-{name}.svg"
         figure.savefig(path, metadata={"Date": None}, transparent=False)
         drawn.append(path.name)
-    print("drew " + ", ".join(drawn))
+    print("drew " + ", ".join(drawn) + (f"; without the numbers of {', '.join(left_out)}" if left_out else ""))
 
 
 if __name__ == "__main__":

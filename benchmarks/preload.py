@@ -1,17 +1,18 @@
 """Tables of any size with their vectors, put there without the pipeline: for measurements of what reads them."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import psycopg
+from psycopg import sql
 
-from aviary.source import DIMENSION, text_hash
+from aviary.source import DIMENSION, Source, index_metadata, render
 from benchmarks.recorded import recorded
 from benchmarks.rig import Rig
 from local.pinecone.log import Log
 from local.pinecone.operations import Configuration, Operation, Upsert
+from pelican.watch import source_named
 
 BLOCK = 500
 RECORDED_ROWS = 4_000
@@ -35,19 +36,27 @@ def fill(connection: psycopg.Connection[Any], first: int, last: int) -> None:
     connection.execute("ANALYZE products")
 
 
-def vectors(rig: Rig, rows: int) -> float:
-    """Vectors for the ids 1 to `rows`, written as the stand-in's own log while it is stopped; seconds until it answers."""
+def vectors(rig: Rig) -> None:
+    """A vector for each row, with the metadata that f(row) has, written as the stand-in's own log while it is stopped."""
     with np.load(recorded(RECORDED_ROWS)) as file:
         known = file["vectors"]
     path = rig.index_log
     rig.stop("pinecone")
-    Log.write(path, _operations(known, rows), fsync=False).close()
-    began = time.monotonic()
+    with rig.connect() as connection, connection.transaction():
+        source = source_named(connection, "products")
+        Log.write(path, _operations(known, source, _blocks(connection, source)), fsync=False).close()
     rig.start("pinecone")
-    return time.monotonic() - began
 
 
-def _operations(known: Any, rows: int) -> Iterator[Operation]:
+def _blocks(connection: psycopg.Connection[Any], source: Source) -> Iterator[list[dict[str, Any]]]:
+    columns = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((*source.text_columns, *source.metadata_columns))))
+    with connection.cursor("rows", row_factory=psycopg.rows.dict_row) as cursor:
+        cursor.execute(sql.SQL("SELECT id::text AS _id, {} FROM products ORDER BY id").format(columns))
+        while block := cursor.fetchmany(BLOCK):
+            yield block
+
+
+def _operations(known: Any, source: Source, blocks: Iterable[list[dict[str, Any]]]) -> Iterator[Operation]:
     draw = np.random.default_rng(1)
     yield Configuration(
         name="aviary",
@@ -55,11 +64,12 @@ def _operations(known: Any, rows: int) -> Iterator[Operation]:
         metric="cosine",
         deployment={"deployment_type": "managed", "cloud": "aws", "region": "us-east-1"},
     )
-    for start in range(0, rows, BLOCK):
-        ids = [str(number) for number in range(start + 1, min(rows, start + BLOCK) + 1)]
-        places = [(start + offset) % len(known) for offset in range(len(ids))]
-        values = known[places] + draw.normal(0, MOVED, (len(ids), DIMENSION)).astype(np.float32)
-        metadata = [
-            {"_key": each, "_version": 1.0, "_text_hash": text_hash(each), "category": "Kitchen"} for each in ids
-        ]
+    start = 0
+    for block in blocks:
+        places = [(start + offset) % len(known) for offset in range(len(block))]
+        values = known[places] + draw.normal(0, MOVED, (len(block), DIMENSION)).astype(np.float32)
+        documents = [render(source, row["_id"], row) for row in block]
+        metadata = [index_metadata(document, version=1) for document in documents if document is not None]
+        ids = [row["_id"] for row in block]
         yield Upsert(namespace="products", ids=ids, metadata=metadata, values=values.astype("<f4").tobytes(), lsn=start)
+        start += len(block)

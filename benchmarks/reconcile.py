@@ -134,10 +134,12 @@ def reconcile(state: dict[str, Any], *options: str) -> dict[str, Any]:
         text = out.read()
     report = json.loads(text) if text else {}
     (source,) = report.get("sources") or [{}]
-    for known in ("examples", "seconds", "source"):
+    for known in ("examples", "source"):
         source.pop(known, None)
     return {
         "status": process.returncode,
+        # Its own count, which starts when it is ready.
+        "walked_seconds": source.pop("seconds", None),
         "seconds": round(seconds, 1),
         "peak_resident_mib": round(peak / KIB_PER_MIB, 1),
         **source,

@@ -5,10 +5,10 @@
     .venv/bin/python -m benchmarks.run --only capture,search --quick    # some sections
     .venv/bin/python -m benchmarks.run --resume                         # go on where an interrupted run stopped
     .venv/bin/python -m benchmarks.run --table                          # print the table of what is there
-    .venv/bin/python -m benchmarks.run --table --publish                # and put it into docs/performance.md
+    .venv/bin/python -m benchmarks.run --table --publish                # and put it into docs/, the plots too
 
 Each section's numbers are kept in build/bench-data/sections as soon as it ends, so Ctrl-C loses one section only. A section
-that fails says so in the table, and the others go on. What has a bar is compared by its median; the spread is the smallest
+that fails says so in the table beside what it has measured, and the others go on. What has a bar is compared by its median; the spread is the smallest
 and the largest of the rounds. Peers and limits are measured in turns with what they are compared with. The exit status
 says whether everything was measured, not whether every bar was met: on a busy machine none of these numbers means much.
 """
@@ -24,9 +24,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.machine import BUILD, REPOSITORY, describe
 from benchmarks.peer_process import PYTHON
-from benchmarks.sections import Row
+from benchmarks.scaling_speeds import share_of_bare
+from benchmarks.sections import Row, capacity
 
 SECTIONS = (
     "embedding",
@@ -36,6 +39,7 @@ SECTIONS = (
     "triggers",
     "search",
     "growth",
+    "backlog",
     "program",
     "capacity",
     "scaling",
@@ -44,8 +48,10 @@ KEPT = BUILD / "sections"
 RESULTS = REPOSITORY / "build" / "bench-data" / "results.json"
 PAGE = REPOSITORY / "docs" / "performance.md"
 FROM_HERE, TO_HERE = "<!-- written by benchmarks.run --publish, from here -->", "<!-- to here -->"
-# Above this, something else was running when a section began.
-QUIET_LOAD = 2.5
+CAPACITY_PAGE = REPOSITORY / "docs" / "capacity.md"
+# Above this, something else was running when a section began. (The load average still remembers the section before.)
+QUIET_PERCENT = 20.0
+LOOK_SECONDS = 1.0
 
 
 def commit() -> str:
@@ -65,14 +71,18 @@ def kept(name: str) -> dict[str, Any] | None:
 
 def run_section(name: str, *, quick: bool) -> dict[str, Any]:
     """Measure, and keep what was found (or how it failed)."""
-    before, began = describe(), time.monotonic()
+    before, began = describe() | {"busy_percent": psutil.cpu_percent(LOOK_SECONDS)}, time.monotonic()
     found: dict[str, Any] = {"section": name, "quick": quick, "commit": commit(), "machine": before}
+    rows: dict[str, Any] = {}
+    data: dict[str, Any] = {}
     try:
-        section = importlib.import_module(f"benchmarks.sections.{name}").measure(quick)
-        found |= {"rows": [row._asdict() for row in section.rows], "data": section.data}
+        for known in importlib.import_module(f"benchmarks.sections.{name}").measure(quick):
+            rows |= {row.what: row._asdict() for row in known.rows}
+            data |= known.data
     except (Exception, SystemExit) as error:  # noqa: BLE001 - printed, kept in the table, and the exit status says it
         traceback.print_exc()
-        found |= {"rows": [], "failed": f"{type(error).__name__}: {error}"}
+        found["failed"] = f"{type(error).__name__}: {error}"
+    found |= {"rows": list(rows.values()), "data": data}
     found["seconds"] = round(time.monotonic() - began, 1)
     KEPT.mkdir(parents=True, exist_ok=True)
     half = KEPT / f"{name}.half"
@@ -113,39 +123,50 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def draw() -> str:
+def draw(folder: Path) -> str:
     """The plots, in the peers' environment, which has matplotlib; a sentence when that is not there."""
     if not PYTHON.exists():
         return "no plots: build/bench is not there (the section `embedding` makes it)"
     done = subprocess.run(
-        [str(PYTHON), str(REPOSITORY / "benchmarks" / "plots.py"), str(RESULTS), str(REPOSITORY / "docs" / "images")],
+        [str(PYTHON), str(REPOSITORY / "benchmarks" / "plots.py"), str(RESULTS), str(folder)],
         capture_output=True,
         text=True,
         check=False,
     )
-    return done.stdout.strip() if not done.returncode else f"no plots: {done.stderr.strip().splitlines()[-1:]}"
+    return f"{folder}: {done.stdout.strip()}" if not done.returncode else f"no plots: {done.stderr.strip()[-300:]}"
 
 
 def circumstances(results: Sequence[dict[str, Any]]) -> str:
     """Sentences without which the table says nothing."""
     machine = results[0]["machine"]
-    loads = [found["machine"]["load_at_start"] for found in results]
+    busy = [found["machine"].get("busy_percent", 100.0) for found in results]
     sizes = "small (`--quick`)" if any(found["quick"] for found in results) else "full"
+    commits = ", ".join(dict.fromkeys(found["commit"] for found in results))
     return (
         f"{machine['cores']} cores ({machine['cpu']}, {'with' if machine['bf16'] else 'without'} bf16), Python "
-        f"{machine['python']}; sizes: {sizes}; commit {results[0]['commit']}; load average when the sections began: {min(loads)} "
-        f"to {max(loads)}{' (other work on the same cores, so these times are no promise)' if max(loads) > QUIET_LOAD else ''}."
+        f"{machine['python']}; sizes: {sizes}; commit {commits}; {sum(found['seconds'] for found in results) / 60:.0f} minutes; "
+        f"when the sections began, other work took {min(busy):.0f} to {max(busy):.0f} % of the cores"
+        f"{' (so these times are no promise)' if max(busy) > QUIET_PERCENT else ''}."
     )
 
 
 def publish(results: Sequence[dict[str, Any]]) -> None:
-    """Put table and circumstances into docs/performance.md, between its two marks."""
-    text = PAGE.read_text()
-    before, _, rest = text.partition(FROM_HERE)
+    """Put tables and circumstances into docs/performance.md and docs/capacity.md, between their marks."""
+    put(PAGE, results, table(results))
+    found = {each["section"]: each for each in results}
+    if found.get("capacity", {}).get("data"):
+        used = [found[name] for name in ("capacity", "backfill") if name in found]
+        share = share_of_bare(found["backfill"]) if "backfill" in found else None
+        put(CAPACITY_PAGE, used, capacity.page(found["capacity"]["data"], share))
+
+
+def put(page: Path, results: Sequence[dict[str, Any]], text: str) -> None:
+    """Replace what stands between the page's two marks."""
+    before, _, rest = page.read_text().partition(FROM_HERE)
     _, _, after = rest.partition(TO_HERE)
     if not rest or not after:
-        raise SystemExit(f"{PAGE} has not both marks, {FROM_HERE} and {TO_HERE}; put them where the table should stand")
-    PAGE.write_text(f"{before}{FROM_HERE}\n{circumstances(results)}\n\n{table(results)}\n{TO_HERE}{after}")
+        raise SystemExit(f"{page} has not both marks, {FROM_HERE} and {TO_HERE}; put them where the table should stand")
+    page.write_text(f"{before}{FROM_HERE}\n{circumstances(results)}\n\n{text}\n{TO_HERE}{after}")
 
 
 def write(results: Sequence[dict[str, Any]]) -> None:
@@ -164,7 +185,11 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds")
     parser.add_argument("--resume", action="store_true", help="leave out sections that were measured in this size")
     parser.add_argument("--table", action="store_true", help="measure nothing; print what is kept")
-    parser.add_argument("--publish", action="store_true", help="put the table into docs/performance.md too")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="put the tables into docs/performance.md and docs/capacity.md too, and the plots into docs/images",
+    )
     parser.add_argument("--no-plots", action="store_true", help="draw nothing")
     options = parser.parse_args()
     chosen = options.only.split(",") if options.only else list(SECTIONS)
@@ -184,7 +209,8 @@ def main() -> int:
         publish(results)
     print(f"\n{Path(RESULTS).relative_to(REPOSITORY)}", file=sys.stderr)
     if not options.no_plots:
-        print(draw(), file=sys.stderr)
+        folder = REPOSITORY / "docs" / "images" if options.publish else RESULTS.with_name("images")
+        print(draw(folder), file=sys.stderr)
     return int(any("failed" in found for found in results if found["section"] in chosen))
 
 

@@ -57,7 +57,7 @@ def speeds(folder: Path = BUILD / "sections") -> Speeds:
         pelican = Speed(1e6 / micros["pelican-1"], "measured: CPU a row in the section backfill")
     bare = capacity["data"]["rows_per_second"].get("1.0") if capacity else None
     if bare:
-        share = _median(backfill, "backfill / bare rate") if backfill else None
+        share = share_of_bare(backfill) if backfill else None
         emu = Speed(
             bare * (share or SHARE_OF_BARE),
             f"measured: {bare:,.0f} of the embedder in the section capacity, times {share or SHARE_OF_BARE:.2f} "
@@ -73,6 +73,7 @@ def _section(folder: Path, name: str) -> dict[str, Any] | None:
     return None if "failed" in found or found["quick"] else found
 
 
-def _median(section: dict[str, Any], what: str) -> float | None:
-    values: list[float] = next((row["values"] for row in section["rows"] if row["what"] == what), [])
+def share_of_bare(backfill: dict[str, Any]) -> float | None:
+    """What is left of the embedder's rate end to end, by the kept section `backfill`."""
+    values: list[float] = next((row["values"] for row in backfill["rows"] if row["what"] == "backfill / bare rate"), [])
     return statistics.median(values) if values else None

@@ -1,8 +1,12 @@
-"""What `make bench` measures, a module each: `measure(quick)` gives a `Section`."""
+"""What `make bench` measures, a module each: `measure(quick)` yields a `Section` whenever it knows more, so that little is
+lost when it fails half-way. A row takes the place of an earlier one of the same name, and an entry of `data` likewise."""
 
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+# What has a bar is measured so often, in turns with what it is compared with.
+ROUNDS = 5
 
 
 class Row(NamedTuple):

@@ -10,10 +10,11 @@ import contextlib
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from aviary.embedder import Embedder
 from aviary.embedder_pool import MAX_DEFAULT_THREADS
 from benchmarks.machine import REPOSITORY
 from benchmarks.recorded import texts
-from benchmarks.sections import Row, Section
+from benchmarks.scaling_speeds import SHARE_OF_BARE
+from benchmarks.sections import ROUNDS, Row, Section
 from benchmarks.sections.backfill import rate
 from blueprint import prices
 
@@ -34,9 +36,9 @@ RECORD_BYTES = 4_700
 MILLION = 1_000_000
 
 
-def measure(quick: bool) -> Section:
-    """One process for each size, one after another."""
-    rows, rounds = (300, 2) if quick else (4_000, 3)
+def measure(quick: bool) -> Iterator[Section]:
+    """A process for each size, in turns."""
+    rows, rounds = (300, 2) if quick else (3_000, ROUNDS)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     sizes = [size for size in (0.5, 1.0, 2.0) if size <= len(cores)]
     found: dict[float, list[float]] = {size: [] for size in sizes}
@@ -44,7 +46,11 @@ def measure(quick: bool) -> Section:
         for size in sizes:
             found[size].append(_limited(size, rows))
         print(f"capacity, round {number + 1} of {rounds}: {found}", file=sys.stderr)
-    middle = {size: sorted(values)[len(values) // 2] for size, values in found.items()}
+        yield _section(found)
+
+
+def _section(found: dict[float, list[float]]) -> Section:
+    middle = {size: statistics.median(values) for size, values in found.items()}
     largest = max(middle)
     slope = middle[2.0] - middle[1.0] if 2.0 in middle else middle[largest] / largest
     for size in BEYOND:
@@ -56,14 +62,39 @@ def measure(quick: bool) -> Section:
     quota = PINECONE_UPSERT_BYTES_A_SECOND / RECORD_BYTES
     data: dict[str, Any] = {
         "rows_per_second": {str(size): round(value, 1) for size, value in middle.items()},
-        "measured": {str(size): values for size, values in found.items()},
+        "measured": {str(size): list(values) for size, values in found.items()},
         "dollars_per_million": {str(size): round(value, 3) for size, value in dollars.items()},
         "pinecone_rows_per_second": round(quota),
-        "emus_of_half_a_core_until_pinecone": round(quota / middle[0.5], 1) if 0.5 in middle else None,
     }
-    rows_of = [Row(f"embedding with {size:g} vCPU", values, "rows/s") for size, values in found.items()]
-    costs = [Row(f"Fargate for a million rows, Emus of {size:g} vCPU", [cost], "$") for size, cost in dollars.items()]
+    rows_of = [Row(f"embedding with {size:g} vCPU", list(values), "rows/s") for size, values in found.items()]
+    costs = [
+        Row(f"Fargate for a million rows, the embedder alone, {size:g} vCPU", [cost], "$")
+        for size, cost in dollars.items()
+    ]
     return Section([*rows_of, *costs], data)
+
+
+def page(data: Mapping[str, Any], share: float | None) -> str:
+    """The table of docs/capacity.md: by size, what was measured and what follows. `share`: what the section `backfill` found
+    to be left end to end of the embedder's rate; None where it has not been measured."""
+    left = SHARE_OF_BARE if share is None else share
+    lines = [
+        ["vCPU", "the embedder, rows/s", "spread", f"{left:.2f} of it: an Emu, rows/s", "$ per million rows", "Emus until Pinecone's quota"],
+        ["---"] * 6,
+    ]  # fmt: skip
+    for size, speed in sorted(data["rows_per_second"].items(), key=lambda item: float(item[0])):
+        values = data["measured"].get(size)
+        lines.append(
+            [
+                f"{float(size):g}",
+                f"{speed:,.0f}",
+                f"{min(values):,.0f} … {max(values):,.0f}" if values else "by the model below",
+                f"{speed * left:,.0f}",
+                f"{data['dollars_per_million'][size] / left:.2f}",
+                f"{data['pinecone_rows_per_second'] / (speed * left):.0f}",
+            ]
+        )
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def _limited(vcpu: float, rows: int) -> float:

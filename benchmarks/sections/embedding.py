@@ -1,9 +1,10 @@
 """Rows a second of the model by length of text, against what others would use and what the machine can do; how exact."""
 
 import random
+import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,10 +16,21 @@ from aviary.embedder_packing import Batch, batches, inputs
 from benchmarks.embedding import text
 from benchmarks.peer_process import PeerProcess, PeersMissingError, Spent
 from benchmarks.recorded import texts as catalogue_texts
-from benchmarks.sections import Row, Section, ratios
+from benchmarks.sections import ROUNDS, Row, Section, ratios
 from local import catalogue
 
 THREADS = 2
+
+
+class Size(NamedTuple):
+    """Texts of 20 tokens in a round (fewer of longer ones), and rows whose vectors are compared."""
+
+    texts: int
+    exact: int
+
+
+SIZE, QUICK_SIZE = Size(1_000, 2_000), Size(60, 300)
+LIBRARY_BARS = {20: 4.0, 250: 2.0}
 LENGTHS = {20: 4, 80: 16, 250: 8}  # tokens: spread
 BARE = ("onnxruntime f32", "onnxruntime int8", "openvino f32", "openvino bf16")
 TOP = 10
@@ -79,73 +91,62 @@ def unordered(found: NDArray[np.float32], order: Sequence[int]) -> NDArray[np.fl
     return placed
 
 
-def measure(quick: bool) -> Section:
-    """Everything in turns, five times; the environment of the peers is made when it is not there."""
-    rounds, size = (2, 60) if quick else (5, 400)
+def measure(quick: bool) -> Iterator[Section]:
+    """Everything in turns; the environment of the peers is made when it is not there."""
+    rounds, size = (2, QUICK_SIZE) if quick else (ROUNDS, SIZE)
     precisions: list[Literal["bf16", "f32"]] = ["bf16", "f32"] if has_bf16(ov.Core()) else ["f32"]
     models: dict[str, Embedder] = {name: Embedder(name, THREADS) for name in precisions}
     try:
         peers = PeerProcess(THREADS)
     except PeersMissingError as error:
-        return _measure(models, None, rounds, size, str(error))
+        yield from _measure(models, None, rounds, size, str(error))
+        return
     with peers:
-        return _measure(models, peers, rounds, size, "")
+        yield from _measure(models, peers, rounds, size, "")
 
 
-def _measure(models: dict[str, Embedder], peers: PeerProcess | None, rounds: int, size: int, missing: str) -> Section:
+def _measure(
+    models: dict[str, Embedder], peers: PeerProcess | None, rounds: int, size: Size, missing: str
+) -> Iterator[Section]:
     default = next(iter(models))
-    rows: list[Row] = []
     bare = [name for name in BARE if peers is not None and peers.runs(name)]
-    exact = _exactness(models, peers, bare, size * 5)
+    exact = _exactness(models, peers, bare, size.exact)
     data: dict[str, Any] = {"engines": peers.engines if peers else {}, "missing": missing, "rates": {}, "exact": exact}
+    data["peak_gflops"] = {}
     passing = [name for name in bare if _passes(exact[name])]
-    peak = _peak(peers, rounds)
-    data["peak_gflops"] = {name: [round(value / 1e9, 1) for value in values] for name, values in peak.items()}
     for tokens, spread in LENGTHS.items():
         random.seed(tokens)
-        texts = [text(tokens, spread) for _ in range(max(16, size * 20 // tokens))]
-        rates = _rates(models, peers, bare, texts, rounds)
+        texts = [text(tokens, spread) for _ in range(max(16, size.texts * 20 // tokens))]
+        rates, peak = _rates(models, peers, bare, texts, rounds)
         data["rates"][str(tokens)] = rates
-        mine = rates[f"ours {default}"]
-        rows.append(Row(f"embedding, {tokens} tokens, ours ({default})", mine, "rows/s"))
-        if "sentence-transformers" in rates:
-            bar = {20: 4.0, 250: 2.0}.get(tokens)
-            rows.append(
-                Row(
-                    f"ours / sentence-transformers, {tokens} tokens",
-                    ratios(mine, rates["sentence-transformers"]),
-                    "times",
-                    bar,
-                )
-            )
-            if passing:
-                best = max(passing, key=lambda name: sum(rates[name]))
-                rows.append(
-                    Row(
-                        f"ours / {best}, both bare, {tokens} tokens",
-                        ratios(rates[f"ours {default} bare"], rates[best]),
-                        "times",
-                        1.0,
-                    )
-                )
-        else:
-            rows.append(Row(f"ours / the peers, {tokens} tokens", [], "times", 1.0, note=missing))
-        if default in peak:
-            used = [rate * flops_a_text(tokens) for rate in mine]
-            rows.append(
-                Row(
-                    f"ours / peak, share of the {default} matrix-product peak, {tokens} tokens",
-                    ratios(used, peak[default]),
-                    "",
-                )
-            )
+        data["peak_gflops"][str(tokens)] = [round(value / 1e9, 1) for value in peak]
+        yield Section([*_rows(tokens, default, passing, data)], data)
+    rows: list[Row] = []
     for name, found in exact.items():
         is_bar = name == f"ours {default}"
         rows += [
             Row(f"cosine to fp32, {name}", [found["cosine_mean"]], "", COSINE_BAR if is_bar else None),
             Row(f"recall@10 against fp32, {name}", [found["recall_at_10"]], "", RECALL_BAR if is_bar else None),
         ]
-    return Section(rows, data)
+    yield Section(rows, data)
+
+
+def _rows(tokens: int, default: str, passing: Sequence[str], data: dict[str, Any]) -> Iterator[Row]:
+    rates, missing = data["rates"][str(tokens)], data["missing"]
+    peak = [1e9 * gflops for gflops in data["peak_gflops"][str(tokens)]]
+    mine = rates[f"ours {default}"]
+    yield Row(f"embedding, {tokens} tokens, ours ({default})", mine, "rows/s")
+    if "sentence-transformers" not in rates:
+        yield Row(f"ours / the peers, {tokens} tokens", [], "times", 1.0, note=missing)
+        return
+    theirs = rates["sentence-transformers"]
+    yield Row(f"ours / sentence-transformers, {tokens} tokens", ratios(mine, theirs), "times", LIBRARY_BARS.get(tokens))
+    if passing:
+        best = max(passing, key=lambda name: statistics.median(rates[name]))
+        found = ratios(rates[f"ours {default} bare"], rates[best])
+        yield Row(f"ours / {best}, both bare, {tokens} tokens", found, "times", 1.0)
+    used = ratios([rate * flops_a_text(tokens) for rate in mine], peak)
+    yield Row(f"ours / peak, share of the {default} matrix-product peak, {tokens} tokens", used, "")
 
 
 def _passes(found: dict[str, float]) -> bool:
@@ -154,10 +155,13 @@ def _passes(found: dict[str, float]) -> bool:
 
 def _rates(
     models: dict[str, Embedder], peers: PeerProcess | None, bare: list[str], texts: list[str], rounds: int
-) -> dict[str, list[float]]:
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Texts a second of each engine, and what the machine does at best of the model's products, in floating point operations
+    a second: a number a round."""
     default = next(iter(models))
     cut = packed(models[default], texts)
     found: dict[str, list[float]] = {}
+    peak: list[float] = []
     for number in range(rounds + 1):
         turn: dict[str, float] = {}
         for name, model in models.items():
@@ -174,18 +178,10 @@ def _rates(
         if number:
             for name, seconds in turn.items():
                 found.setdefault(name, []).append(round(len(texts) / seconds, 1))
+            if peers is not None:
+                peak.append(max(peers.flops(*shape, default) for shape in SHAPES))
         print(f"embedding: {len(texts)} texts, round {number} of {rounds}", file=sys.stderr)
-    return found
-
-
-def _peak(peers: PeerProcess | None, rounds: int) -> dict[str, list[float]]:
-    """Floating point operations a second of the model's products, by precision, one number a round."""
-    if peers is None:
-        return {}
-    return {
-        precision: [max(peers.flops(*shape, precision) for shape in SHAPES) for _ in range(rounds)]
-        for precision in ("bf16", "f32")
-    }
+    return found, peak
 
 
 def _exactness(

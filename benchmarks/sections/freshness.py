@@ -1,8 +1,11 @@
 """From the commit of one row until a query of the index shows it: on an idle system, at half of the greatest rate, and while
 a backfill embeds every row anew."""
 
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, Self
 
 import psycopg
@@ -11,10 +14,18 @@ from benchmarks import capture
 from benchmarks.laptop import commit_to_searchable
 from benchmarks.machine import percentile, summary
 from benchmarks.rig import Rig
-from benchmarks.sections import Row, Section
+from benchmarks.sections import ROUNDS, Row, Section
 from local.gauges import Gauges
 
 ROWS, QUICK_ROWS = 5_000, 500
+# Of each state in each round.
+UPDATES = 100
+# What it is called in the table, and at most how many milliseconds by share.
+STATES: dict[str, tuple[str, dict[float, float | None]]] = {
+    "idle": ("idle", {0.5: 40.0, 0.99: 150.0}),
+    "loaded": ("at half of the greatest rate", {0.5: None, 0.99: 1000.0}),
+    "filling": ("during a backfill", {0.5: None, 0.99: 1000.0}),
+}
 # A statement of the load changes so many rows; as many statements a second as the rate asks for.
 ROWS_A_STATEMENT = 20
 
@@ -55,9 +66,11 @@ class Load:
         )
 
 
-def measure(quick: bool) -> Section:
-    """Single-row updates, one after another, with the real model."""
-    rows, idle, loaded = (QUICK_ROWS, 30, 20) if quick else (ROWS, 300, 200)
+def measure(quick: bool) -> Iterator[Section]:
+    """Single-row updates, one after another, with the real model; the three states in turns."""
+    rows, rounds, updates = (QUICK_ROWS, 2, 10) if quick else (ROWS, ROUNDS, UPDATES)
+    waits: dict[str, list[list[float]]] = {state: [] for state in STATES}
+    data: dict[str, Any] = {"load_rates": []}
     with Rig() as rig, Gauges(rig.state) as gauges, rig.index() as index:
         capture.fill(rig, rows)
         rig.start("pelican-1", "emu-1")
@@ -65,34 +78,36 @@ def measure(quick: bool) -> Section:
         for number in (0, 1):
             before = capture.written(rig)
             began = capture.change_all(rig, number)
-            most = rows / (capture.until_written(rig, before + rows) - began)
+            data["greatest_rate"] = most = rows / (capture.until_written(rig, before + rows) - began)
             capture.until_settled(gauges)
-        alone = commit_to_searchable(rig.state["postgres_dsn"], index, idle)
         with rig.connect() as connection:
-            first, last = connection.execute("SELECT min(id) + %s, max(id) FROM products", (loaded,)).fetchone() or (
-                0,
-                0,
+            found = connection.execute("SELECT min(id) + %s, max(id) FROM products", (updates,)).fetchone()
+        first, last = found or (0, 0)
+        ask = partial(commit_to_searchable, rig.state["postgres_dsn"], index, updates)
+        for number in range(rounds):
+            waits["idle"].append(ask(mark=f", idle, {number}"))
+            with Load(rig, most / 2, first, last) as load:
+                started = time.monotonic()
+                waits["loaded"].append(ask(mark=f", loaded, {number}"))
+                data["load_rates"].append(load.changed / (time.monotonic() - started))
+            capture.until_settled(gauges)
+            waits["filling"].append(ask(mark=f", filling, {number}", filling=True))
+            capture.until_settled(gauges)
+            data |= {state: [each for one in waits[state] for each in one] for state in STATES}
+            data |= {f"{state}_ms": summary(data[state]) for state in STATES}
+            print(
+                f"freshness, round {number + 1} of {rounds}: "
+                + ", ".join(f"{state} p50 {percentile(waits[state][-1], 0.5):.0f} ms" for state in STATES),
+                file=sys.stderr,
             )
-        with Load(rig, most / 2, first, last) as load:
-            started = time.monotonic()
-            busy = commit_to_searchable(rig.state["postgres_dsn"], index, loaded)
-            rate = load.changed / (time.monotonic() - started)
-        capture.until_settled(gauges)
-        behind = commit_to_searchable(rig.state["postgres_dsn"], index, loaded, filling=True)
-    return Section(
-        [
-            Row("commit → searchable, idle, p50", [percentile(alone, 0.5)], "ms", at_most=40),
-            Row("commit → searchable, idle, p99", [percentile(alone, 0.99)], "ms", at_most=150),
-            Row(
-                "commit → searchable at half of the greatest rate, p99",
-                [percentile(busy, 0.99)],
-                "ms",
-                at_most=1000,
-                note=f"{rate:,.0f} rows/s beside it; the greatest was {most:,.0f}",
-            ),
-            Row("commit → searchable during a backfill, p50", [percentile(behind, 0.5)], "ms"),
-            Row("commit → searchable during a backfill, p99", [percentile(behind, 0.99)], "ms", at_most=1000),
-        ],
-        {"idle_ms": summary(alone), "loaded_ms": summary(busy), "greatest_rate": most, "load_rate": rate, "idle": alone,
-         "loaded": busy, "during_backfill_ms": summary(behind)},
-    )  # fmt: skip
+            yield Section([*_rows(waits, data)], data)
+
+
+def _rows(waits: dict[str, list[list[float]]], data: dict[str, Any]) -> Iterator[Row]:
+    """The percentiles of each round, and beside a p99 that of all rounds together."""
+    for state, (what, bars) in STATES.items():
+        for share, bar in bars.items():
+            name = f"commit → searchable, {what}, p{100 * share:.0f}"
+            together = f"of all {len(data[state]):,} together {percentile(data[state], share):,.0f} ms"
+            yield Row(name, [percentile(one, share) for one in waits[state]], "ms", None, bar, together)
+    yield Row("rows/s beside it at half of the greatest rate", list(data["load_rates"]), "rows/s")

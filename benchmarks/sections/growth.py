@@ -1,124 +1,94 @@
-"""What grows with the table and the backlog, and what must not: a claim, a search, reconcile, memory; more Emus."""
+"""What grows with the table and must not: a claim, our own share of a search, reconcile's time and memory a row."""
 
-import json
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
 
-from benchmarks import capture, preload
-from benchmarks.asking import open_loop
-from benchmarks.machine import REPOSITORY, percentile
-from benchmarks.recorded import recorded
+from benchmarks import preload
+from benchmarks.asking import one_by_one
+from benchmarks.machine import percentile
+from benchmarks.reconcile import reconcile
 from benchmarks.rig import Rig
-from benchmarks.sections import Row, Section
+from benchmarks.sections import ROUNDS, Row, Section, ratios
 from benchmarks.sections.search import own_share, server_ms
 from local import catalogue
 from pelican.outbox import LIVE, PostgresOutbox, Work
 
 CLAIMS, CLAIM_KEYS = 60, 500
-SEARCHES, SEARCHES_A_SECOND = 150, 25
-# Reconcile and the stand-in's file take a minute for the largest of these.
-SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (10_000, 30_000)
-RECONCILE_SIZES, QUICK_RECONCILE_SIZES = (10_000, 100_000), (1_000, 3_000)
-BACKLOG, QUICK_BACKLOG = 200_000, 4_000
-EMUS = (1, 2, 3, 4)
+# Of each round, one after another: the stand-in looks through every vector, and must not compete with the frontend.
+SEARCHES = 40
+SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (2_000, 6_000)
+# A reconcile of more rows runs once: a million take minutes.
+OFTEN_RECONCILED_ROWS = 100_000
 
 
-def measure(quick: bool) -> Section:
-    """Each part on a stack of its own."""
-    sizes = QUICK_SIZES if quick else SIZES
+def measure(quick: bool) -> Iterator[Section]:
+    """A stack for each size, all there at once, so that the sizes can take turns."""
+    sizes, rounds = (QUICK_SIZES, 2) if quick else (SIZES, ROUNDS)
     data: dict[str, Any] = {"sizes": list(sizes)}
-    data["claim_ms"], data["own_search_ms"], data["index_ms"] = claims_and_searches(sizes)
-    data["backlog"] = backlog(QUICK_BACKLOG if quick else BACKLOG)
-    data["emus"] = emus(2_000 if quick else 20_000, 2 if quick else 3)
-    data["reconcile"] = reconcile(QUICK_RECONCILE_SIZES if quick else RECONCILE_SIZES)
-    return Section([*_rows_of_sizes(sizes, data), *_rows_of_flow(data)], data)
-
-
-def _rows_of_sizes(sizes: Sequence[int], data: dict[str, Any]) -> list[Row]:
-    small, large = str(sizes[0]), str(sizes[-1])
-    rows = [
-        Row(f"claim of {CLAIM_KEYS} keys, table and backlog of {size:,}, p50", [data["claim_ms"][str(size)]], "ms")
-        for size in sizes
-    ]
-    grown = [data["claim_ms"][large] / data["claim_ms"][small]]
-    searched = [data["own_search_ms"][large] / data["own_search_ms"][small]]
-    ends = f"{sizes[-1]:,} / {sizes[0]:,} rows"
-    return [
-        *rows,
-        Row(f"claim time, {ends}", grown, "times", at_most=1.2),
-        Row(f"our own share of a search, {ends}", searched, "times", at_most=1.2),
-    ]
-
-
-def _rows_of_flow(data: dict[str, Any]) -> list[Row]:
-    drained, compared = data["backlog"], data["reconcile"]
-    least, most = min(compared, key=int), max(compared, key=int)
-    per_row = (compared[most]["seconds"] / int(most)) / (compared[least]["seconds"] / int(least))
-    one = data["emus"]["1"]
-    return [
-        Row(
-            f"backlog of {drained['rows']:,}: rate of its last quarter / first",
-            [drained["last_quarter"] / drained["first_quarter"]],
-            "times",
-            0.83,
-        ),
-        *(
-            Row(f"{name}, memory after the backlog / after its first quarter", [after / before], "times", at_most=1.2)
-            for name, (before, after) in drained["resident_mib"].items()
-        ),
-        Row(f"reconcile, time a row, {int(most):,} / {int(least):,} rows", [per_row], "times", at_most=1.2),
-        *(
-            Row(f"{count} Emus, recorded vectors", rates, "rows/s")
-            for count, rates in data["emus"].items()
-            if count != "1"
-        ),
-        Row("1 Emu, recorded vectors", one, "rows/s"),
-    ]
-
-
-def claims_and_searches(sizes: Sequence[int]) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """By size, median milliseconds of a claim (read and given up), of a search's own share and of the index's."""
-    claim: dict[str, float] = {}
-    own: dict[str, float] = {}
-    index: dict[str, float] = {}
-    queries = [query.text for query in catalogue.queries()][:SEARCHES]
-    with Rig(settings={"AVIARY_PINECONE_TIMEOUT_SECONDS": "10"}) as rig:
-        done = 0
+    with ExitStack() as running:
+        rigs: dict[int, Rig] = {}
         for size in sizes:
-            print(f"growth: {size:,} rows", file=sys.stderr)
-            with rig.connect() as connection:
-                preload.fill(connection, done + 1, size)
-                done = size
+            print(f"growth: filling {size:,} rows", file=sys.stderr)
+            rigs[size] = running.enter_context(Rig(settings={"AVIARY_PINECONE_TIMEOUT_SECONDS": "10"}))
+            with rigs[size].connect() as connection:
+                preload.fill(connection, 1, size)
                 _backlog_of_all(connection)
-                claim[str(size)] = _claim_ms(rig)
+        yield _claims(rigs, rounds, data)
+        for size, rig in rigs.items():
+            print(f"growth: {size:,} vectors", file=sys.stderr)
+            with rig.connect() as connection:
                 connection.execute("TRUNCATE sync.outbox")
-            preload.vectors(rig, size)
-            rig.start("frontend")
-            port = rig.stack.plan.port
-            open_loop(port, [f"warming up {number}" for number in range(20)], SEARCHES_A_SECOND)
-            asked = open_loop(port, queries, SEARCHES_A_SECOND)
-            own[str(size)] = round(statistics.median(own_share(asked, server_ms(rig))), 3)
-            index[str(size)] = round(percentile([each.index_ms for each in asked], 0.5), 3)
-            rig.stop("frontend")
-    return claim, own, index
+            preload.vectors(rig)
+        yield _searches(rigs, rounds, data)
+        yield from _reconciles(rigs, rounds, data)
 
 
 def _backlog_of_all(connection: psycopg.Connection[Any]) -> None:
-    """Every row in the outbox, as one UPDATE of the whole table leaves it."""
+    """Every row in the outbox, as one UPDATE of the whole table leaves it, once the database has tidied up behind it."""
     connection.execute("UPDATE products SET description = description || '.'")
+    connection.execute("VACUUM ANALYZE products")
     connection.execute("ANALYZE sync.outbox")
+    connection.execute("CHECKPOINT")
+
+
+def _ends(sizes: Sequence[int]) -> str:
+    return f"{max(sizes):,} / {min(sizes):,} rows"
+
+
+def _of_ends(found: Mapping[int, Sequence[float]]) -> list[float]:
+    """Of the largest size to the smallest, round by round as far as both went."""
+    rounds = min(map(len, found.values()))
+    return ratios(found[max(found)][:rounds], found[min(found)][:rounds])
+
+
+def _claims(rigs: Mapping[int, Rig], rounds: int, data: dict[str, Any]) -> Section:
+    found: dict[int, list[float]] = {size: [] for size in rigs}
+    for number in range(rounds):
+        for size, rig in rigs.items():
+            found[size].append(_claim_ms(rig))
+        print(f"growth: claims, round {number + 1} of {rounds}: {found}", file=sys.stderr)
+    data["claim_ms"] = {str(size): values for size, values in found.items()}
+    return Section(
+        [
+            *(
+                Row(f"claim of {CLAIM_KEYS} keys, table and backlog of {size:,}, p50", values, "ms")
+                for size, values in found.items()
+            ),
+            Row(f"claim time, {_ends([*rigs])}", _of_ends(found), "times", at_most=1.2),
+        ],
+        data,
+    )
 
 
 def _claim_ms(rig: Rig) -> float:
+    """The median of claims that are given up."""
+
     def connect() -> psycopg.Connection[Any]:
         return psycopg.connect(rig.server.dsn(user="aviary_pelican"), autocommit=True)
 
@@ -142,51 +112,57 @@ def _claim_ms(rig: Rig) -> float:
     return round(statistics.median(taken[16:]), 3)
 
 
-def backlog(rows: int) -> dict[str, Any]:
-    """All of it drained by one Pelican and one Emu with recorded vectors: rates of the quarters, memory."""
-    names = ("pelican-1", "emu-1")
-    with Rig(vectors=recorded(preload.RECORDED_ROWS)) as rig:
-        with rig.connect() as connection:
-            preload.fill(connection, 1, rows)
-            _backlog_of_all(connection)
-        rig.start(*names)
-        times, memory = [], []
-        for quarter in (1, 2, 3, 4):
-            times.append(capture.until_written(rig, rows * quarter // 4))
-            memory.append({name: round(rig.resident_mib(name), 1) for name in names})
-            print(f"growth: backlog of {rows:,}, quarter {quarter} of 4", file=sys.stderr)
-    # The first quarter began while they were starting, so the second is the first that counts.
-    return {
-        "rows": rows,
-        "first_quarter": round(rows / 4 / (times[1] - times[0]), 1),
-        "last_quarter": round(rows / 4 / (times[3] - times[2]), 1),
-        "resident_mib": {name: (memory[0][name], memory[3][name]) for name in names},
-    }
+def _searches(rigs: Mapping[int, Rig], rounds: int, data: dict[str, Any]) -> Section:
+    queries = [query.text for query in catalogue.queries()]
+    own: dict[int, list[float]] = {size: [] for size in rigs}
+    index: dict[int, list[float]] = {size: [] for size in rigs}
+    for rig in rigs.values():
+        rig.start("frontend")
+        one_by_one(rig.stack.plan.port, [f"warming up {number}" for number in range(20)])
+    for number in range(rounds):
+        # Words that no round before has asked for: the vectors of those are kept.
+        asking = queries[number * SEARCHES : (number + 1) * SEARCHES]
+        for size, rig in rigs.items():
+            asked = one_by_one(rig.stack.plan.port, asking)
+            own[size].append(round(statistics.median(own_share(asked, server_ms(rig))), 3))
+            index[size].append(round(percentile([each.index_ms for each in asked], 0.5), 3))
+        print(f"growth: searches, round {number + 1} of {rounds}: {own}", file=sys.stderr)
+    for rig in rigs.values():
+        rig.stop("frontend")
+    data["own_search_ms"] = {str(size): values for size, values in own.items()}
+    data["index_ms"] = {str(size): values for size, values in index.items()}
+    return Section([Row(f"our own share of a search, {_ends([*rigs])}", _of_ends(own), "times", at_most=1.2)], data)
 
 
-def emus(rows: int, rounds: int) -> dict[str, list[float]]:
-    """End to end with more and more Emus, on the same two cores."""
-    return {str(count): capture.end_to_end(rows, rounds, count)["rates"] for count in EMUS}
+def _reconciles(rigs: Mapping[int, Rig], rounds: int, data: dict[str, Any]) -> Iterator[Section]:
+    """Reports on tables and vectors that are in step; what is known so far after each."""
+    micros: dict[int, list[float]] = {size: [] for size in rigs}
+    mib: dict[int, list[float]] = {size: [] for size in rigs}
+    for number in range(rounds):
+        # The largest last, and in the first round, so that a ratio can be told early.
+        for size, rig in rigs.items():
+            if number and size > OFTEN_RECONCILED_ROWS:
+                continue
+            report = reconcile(rig.state)
+            if report["status"] or report.get("rows") != size:
+                raise SystemExit(f"reconcile of {size:,} rows that are in step said {report}")
+            micros[size].append(report["walked_seconds"] / size * 1e6)
+            mib[size].append(report["peak_resident_mib"])
+            print(f"growth: reconcile of {size:,} rows, round {number + 1} of {rounds}: {report}", file=sys.stderr)
+        data["reconcile_us_a_row"] = {str(size): values for size, values in micros.items()}
+        data["reconcile_mib"] = {str(size): values for size, values in mib.items()}
+        ends = _ends([*rigs])
+        yield Section(
+            [
+                *(Row(f"reconcile of {size:,} rows, time a row", values, "µs") for size, values in micros.items()),
+                Row(f"reconcile, time a row, {ends}", _against(micros), "times", at_most=1.2),
+                Row(f"reconcile, greatest memory, {ends}", _against(mib), "times", at_most=1.2),
+            ],
+            data,
+        )
 
 
-def reconcile(sizes: Sequence[int]) -> dict[str, Any]:
-    """Of benchmarks.reconcile: seconds and peak memory of a report over tables of these sizes."""
-    found: dict[str, Any] = {}
-    for size in sizes:
-        print(f"growth: reconcile of {size:,} rows", file=sys.stderr)
-        with _report() as path:
-            command = [sys.executable, "-m", "benchmarks.reconcile", "--rows", str(size), "--each", str(size // 100)]
-            done = subprocess.run(
-                [*command, "--json", str(path)], cwd=REPOSITORY, capture_output=True, text=True, check=False
-            )
-            # 1 is also said when one of its own bars was missed.
-            if not path.exists():
-                raise SystemExit(f"benchmarks.reconcile failed: {done.stderr.strip().splitlines()[-1:]}")
-            found[str(size)] = json.loads(path.read_text())["report"]
-    return found
-
-
-@contextmanager
-def _report() -> Iterator[Path]:
-    with TemporaryDirectory() as folder:
-        yield Path(folder) / "report.json"
+def _against(found: Mapping[int, Sequence[float]]) -> list[float]:
+    """The median of the largest size to each round of the smallest."""
+    middle = statistics.median(found[max(found)])
+    return [middle / each for each in found[min(found)]]

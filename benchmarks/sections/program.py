@@ -4,17 +4,18 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 from benchmarks.machine import REPOSITORY
-from benchmarks.sections import Row, Section
+from benchmarks.sections import ROUNDS, Row, Section
 from blueprint.record import record
 
 IMPORTS = "import pulumi, pulumi_aws, pulumi_awsx, pulumi_docker, pinecone, components.network, components.workloads"
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> Iterator[Section]:
     """prod, in a process of its own each time, with what Python compiled the time before."""
-    rounds = 2 if quick else 5
+    rounds = 2 if quick else ROUNDS
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(REPOSITORY / ".local" / "pycache")
     whole, imports = [], []
@@ -28,7 +29,7 @@ def measure(quick: bool) -> Section:
             whole.append(between - began)
             imports.append(time.perf_counter() - between)
         print(f"program, round {number} of {rounds}", file=sys.stderr)
-    return Section(
+    yield Section(
         [
             Row("Pulumi program under mocks, prod", whole, "s", at_most=4),
             Row("… of which the SDKs' imports", imports, "s"),

@@ -1,5 +1,6 @@
 """The stack's own scaling rules under four loads: see benchmarks.scaling."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import scaling
@@ -7,7 +8,7 @@ from benchmarks.scaling_speeds import speeds
 from benchmarks.sections import Row, Section
 
 
-def measure(quick: bool) -> Section:
+def measure(quick: bool) -> Iterator[Section]:
     """prod as declared, minute by minute, and with other numbers in the rules. A simulation: of the machine it takes only
     how fast a vCPU is, where the sections before have measured that."""
     declared, found = scaling.stack("prod"), speeds()
@@ -28,4 +29,4 @@ def measure(quick: bool) -> Section:
     # Every minute of the other rules would be most of the file, and nobody draws them.
     kept = [one if one.rules == "as declared" else one._replace(minutes=[]) for one in results]
     data: dict[str, Any] = scaling.report("prod", declared, found, kept)
-    return Section(rows, data)
+    yield Section(rows, data)
