@@ -12,6 +12,7 @@ memory of each service afterwards.
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -61,14 +62,18 @@ def keep_filling(connection: psycopg.Connection[Any], index: PineconeIndex) -> N
 
 
 def commit_to_searchable(
-    dsn: str, index: PineconeIndex, updates: int, *, filling: bool = False, mark: str = ""
+    dsn: str, index: PineconeIndex, updates: int, *, filling: bool = False, mark: str = "", seconds: float = math.inf
 ) -> list[float]:
     """Milliseconds from each commit until a query of the index shows the row's new text; `filling`: while a backfill
-    runs, else on an idle system. Who asks again gives another `mark`, or no text is new."""
+    runs, else on an idle system. Who asks again gives another `mark`, or no text is new. None is begun after so
+    many `seconds`."""
     found: list[float] = []
     with psycopg.connect(dsn, autocommit=True) as connection:
         ids = [row[0] for row in connection.execute("SELECT id FROM products ORDER BY id LIMIT %s", (updates,))]
+        began = time.monotonic()
         for number, key in enumerate(ids):
+            if time.monotonic() - began > seconds:
+                break
             if filling:
                 keep_filling(connection, index)
             name, description = (

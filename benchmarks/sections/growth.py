@@ -15,7 +15,7 @@ from benchmarks.machine import percentile
 from benchmarks.reconcile import reconcile
 from benchmarks.rig import Rig
 from benchmarks.sections import ROUNDS, Row, Section, ratios
-from benchmarks.sections.search import own_share, server_ms
+from benchmarks.sections.search import own_share
 from local import catalogue
 from pelican.outbox import LIVE, PostgresOutbox, Work
 
@@ -124,7 +124,7 @@ def _searches(rigs: Mapping[int, Rig], rounds: int, data: dict[str, Any]) -> Sec
         asking = queries[number * SEARCHES : (number + 1) * SEARCHES]
         for size, rig in rigs.items():
             asked = one_by_one(rig.stack.plan.port, asking)
-            own[size].append(round(statistics.median(own_share(asked, server_ms(rig))), 3))
+            own[size].append(round(statistics.median(own_share(rig, asked)), 3))
             index[size].append(round(percentile([each.index_ms for each in asked], 0.5), 3))
         print(f"growth: searches, round {number + 1} of {rounds}: {own}", file=sys.stderr)
     for rig in rigs.values():

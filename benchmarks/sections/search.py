@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,16 +16,23 @@ from local import catalogue
 
 PER_SECOND = 50
 ASKERS = 8
+LOG_SECONDS, POLL_SECONDS = 10.0, 0.05
 
 
 def server_ms(rig: Rig) -> dict[str, float]:
     """By request id, the whole time in the frontend, from its own log: with reading, checking and writing JSON."""
-    lines = (json.loads(line) for line in rig.log("frontend").read_text().splitlines() if line.startswith("{"))
+    lines = (json.loads(line) for line in rig.log("frontend").read_text().splitlines() if line.endswith("}"))
     return {line["request_id"]: line["ms"] for line in lines if line.get("event") == "request"}
 
 
-def own_share(asked: Sequence[Asked], whole: dict[str, float]) -> list[float]:
-    """Milliseconds of each request without the model and the index."""
+def own_share(rig: Rig, asked: Sequence[Asked]) -> list[float]:
+    """Milliseconds of each request without the model and the index. The frontend logs a request when it has answered, so the
+    last lines are waited for."""
+    deadline = time.monotonic() + LOG_SECONDS
+    while not (whole := server_ms(rig)).keys() >= {each.request_id for each in asked}:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the frontend has not logged every request after {LOG_SECONDS:.0f} s")
+        time.sleep(POLL_SECONDS)
     return [whole[each.request_id] - each.embed_ms - each.index_ms for each in asked]
 
 
@@ -76,7 +84,7 @@ def _round(rig: Rig, queries: Sequence[str]) -> Round:
         new,
         [each.waited_ms for each in new],
         [each.waited_ms for each in kept],
-        own_share(new, server_ms(rig)),
+        own_share(rig, new),
         most_new,
         most_kept,
         rig.resident_mib("frontend"),
