@@ -32,9 +32,9 @@ INDEX_SECONDS = 0.15
 CALM_SECONDS = 40 * 60
 SHARDS = 1 << SHARD_BITS
 UNITS = int(EmuSettings.model_fields["units_in_flight"].default)
-BACKFILL_LIMIT, LIVE_LIMIT, OUTBOX_LIMIT = (
+BACKFILL_LIMIT, LIVE_LIMIT, MERGE_LIMIT, OUTBOX_LIMIT = (
     int(PelicanSettings.model_fields[name].default)
-    for name in ("backfill_queue_limit", "live_queue_limit", "backfill_outbox_limit")
+    for name in ("backfill_queue_limit", "live_queue_limit", "live_merge_limit", "backfill_outbox_limit")
 )
 
 
@@ -231,6 +231,7 @@ class Run:
                 queue,
                 live_limit=LIVE_LIMIT,
                 backfill_limit=BACKFILL_LIMIT,
+                merge_limit=MERGE_LIMIT,
                 clock=lambda: self._now,
                 shuffle=self._draw.shuffle,
             )

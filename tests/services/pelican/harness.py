@@ -196,6 +196,7 @@ class Process:
             "AWS_ENDPOINT_URL_SQS": endpoint,
             "AVIARY_HEALTH_HOST": "127.0.0.1",
             "AVIARY_HEALTH_PORT": "0",
+            "AVIARY_LIVE_MERGE_LIMIT": "1000",  # nobody empties the queue
             **settings,
         }
         self.process: subprocess.Popen[bytes] | None = None
@@ -270,9 +271,9 @@ class Factory(NamedTuple):
 
 
 def settings_for(store: Store, queue_url: str = "memory", **given: Any) -> PelicanSettings:
-    """Settings of a Pelican inside the test's own process. Nobody empties most tests' queues, so that a backfill may
-    fill them."""
-    settings: dict[str, Any] = {"health_port": 0, "backfill_queue_limit": 50} | given
+    """Settings of a Pelican inside the test's own process. Nobody empties most tests' queues, so that a backfill and small
+    changes may fill them."""
+    settings: dict[str, Any] = {"health_port": 0, "backfill_queue_limit": 50, "live_merge_limit": 1_000} | given
     return PelicanSettings(postgres_dsn=SecretStr(store.dsn("aviary_pelican")), queue_url=queue_url, **settings)
 
 

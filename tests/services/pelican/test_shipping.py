@@ -12,7 +12,7 @@ from pelican.sqs import QueueError, SqsQueue
 from pelican.watch import watch
 from pelican.worker import Turn
 from tests.conftest import Queues
-from tests.services.pelican.harness import Consumer, MemoryQueue, Store, refuse, settings_for
+from tests.services.pelican.harness import Consumer, MemoryQueue, Store, refuse, settings_for, wait_until
 
 WAITING = "SELECT coalesce(sum(key_count), 0)::int FROM sync.outbox"
 HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -114,6 +114,22 @@ def test_a_full_queue_stops_the_backfill_first_and_everything_at_last(
     pelican.gate.sent(1_000)
     assert worker.turn() is Turn.WAITING
     assert [change.key for change in memory.changes()] == ["100"]
+    worker.run_until_idle()
+
+
+def test_changes_that_wait_for_each_other_go_in_one_message_a_shard(store: Store, memory: MemoryQueue) -> None:
+    pelican = Pelican(settings_for(store, live_merge_limit=16), memory)
+    worker = pelican.worker()
+    memory.waiting = 40
+    pelican.gate.sent(40)
+    for first in range(1, 201, 5):
+        store.add_products(5, first=first)
+        assert worker.turn() is Turn.WAITING
+    assert memory.sent == []
+    memory.waiting = 0
+    wait_until(lambda: worker.turn() is Turn.IDLE, "all is sent")
+    assert len(memory.changes()) == 200
+    assert len(memory.sent) == len({group for group, _ in memory.sent})
     worker.run_until_idle()
 
 

@@ -30,7 +30,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def gate(memory: MemoryQueue, clock: Clock) -> Gate:
-    return Gate(memory, live_limit=100, backfill_limit=10, clock=clock)
+    return Gate(memory, live_limit=100, backfill_limit=10, merge_limit=100, clock=clock)
 
 
 def allows(gate: Gate, lane: int) -> bool:
@@ -89,6 +89,30 @@ def test_live_changes_stop_at_their_limit_even_if_nobody_looked(gate: Gate, memo
     assert allowed == 11
 
 
+def test_small_live_changes_wait_while_messages_wait(memory: MemoryQueue, clock: Clock) -> None:
+    gate = Gate(memory, live_limit=1_000, backfill_limit=4, merge_limit=16, clock=clock)
+    memory.waiting, memory.held = 3, 500
+    sent = 0
+    while allows(gate, LIVE):
+        gate.sent(1)
+        gate.packed(2, 1)
+        sent, memory.waiting = sent + 1, memory.waiting + 1
+    assert 16 <= sent <= 20
+    memory.waiting, clock.now = 1, 0.3
+    assert allows(gate, LIVE)
+
+
+def test_full_live_messages_wait_for_nothing_but_a_full_queue(memory: MemoryQueue, clock: Clock) -> None:
+    gate = Gate(memory, live_limit=1_000, backfill_limit=4, merge_limit=16, clock=clock)
+    sent = 0
+    while allows(gate, LIVE):
+        gate.sent(10)
+        gate.packed(1_000, 10)
+        sent, memory.waiting = sent + 10, memory.waiting + 10
+        clock.now += 1.0
+    assert sent == 1_000
+
+
 def test_only_one_worker_sends_of_a_backfill_at_a_time(gate: Gate) -> None:
     with gate.room(BACKFILL) as first, gate.room(BACKFILL) as second, gate.room(LIVE) as live:
         assert (first, second, live) == (True, False, True)
@@ -130,7 +154,7 @@ class Emus:
 def test_a_backfill_keeps_many_emus_busy_and_has_little_waiting(
     memory: MemoryQueue, clock: Clock, number: int, live: bool
 ) -> None:
-    gate = Gate(memory, live_limit=1_000, backfill_limit=4, clock=clock)
+    gate = Gate(memory, live_limit=1_000, backfill_limit=4, merge_limit=16, clock=clock)
     emus = Emus(gate, memory, clock, number=number, seconds=1.0)
 
     def run(seconds: int) -> list[tuple[int, int]]:

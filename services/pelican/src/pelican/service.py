@@ -46,7 +46,12 @@ class Pelican:
         self.stop = threading.Event()
         self.bell = Bell()
         self.stats = Stats()
-        self.gate = Gate(queue, live_limit=settings.live_queue_limit, backfill_limit=settings.backfill_queue_limit)
+        self.gate = Gate(
+            queue,
+            live_limit=settings.live_queue_limit,
+            backfill_limit=settings.backfill_queue_limit,
+            merge_limit=settings.live_merge_limit,
+        )
         self._paused = Paused()
         self.database = Dependency("database", _logger)
         self.queue = Dependency("queue", _logger)

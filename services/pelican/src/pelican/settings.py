@@ -24,6 +24,11 @@ class PelicanSettings(BackfillSettings, QueueSettings, ChunkSettings, HealthSett
         description="messages in the queue that a backfill begins with; more while Emus take all at once",
     )
     live_queue_limit: int = Field(default=1_000, ge=1, description="messages in the queue above which everything waits")
+    live_merge_limit: int = Field(
+        default=16,
+        ge=1,
+        description="messages waiting in the queue at which small live changes wait in the outbox, to go together",
+    )
     claim_seconds: float = Field(
         default=20.0,
         gt=0,

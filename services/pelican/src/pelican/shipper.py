@@ -152,6 +152,8 @@ class Shipper:
                 if taken_ms is not None and taken_ms > expires_at_ms:
                     raise QueueError("the queue took messages that had expired by its clock")
                 self._gate.sent(len(call))
+            if claim.work.lane == LIVE:
+                self._gate.packed(len(claim.rows), len(messages))
         self._check_time(claim)
         self._row_bytes[claim.work.source_id] = size / len(claim.rows) + 1
         self._count(batches, len(letters))

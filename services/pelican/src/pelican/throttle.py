@@ -31,6 +31,10 @@ GROWTH = 0.25
 # What may wait for an Emu before it shrinks, to what is being worked on and that: a claim's messages, so that an Emu finds
 # work as soon as it wants some, or a share of the limit where that is more, for what waits because somebody has its shard in hand.
 MAY_WAIT_SHARE = 0.28
+# Fewer rows a message than this are few: more of them would fit one, and cost hardly more.
+FEW_ROWS = 50
+# How much the latest claim counts for what live messages hold at present.
+NEWS_SHARE = 0.5
 # Without a live change for so long, a backfill may take larger claims.
 QUIET_SECONDS = 30.0
 # So often a backfill sends one claim however busy the queue is, unless it is full for all: it must end some day.
@@ -50,12 +54,16 @@ class Gate:
         *,
         live_limit: int,
         backfill_limit: int,
+        merge_limit: int,
         clock: Callable[[], float] = time.monotonic,
         shuffle: Callable[[list[Work]], None] = random.shuffle,
     ) -> None:
-        """Limits in messages; a backfill's is where it begins, and never falls below."""
+        """Limits in messages; a backfill's is where it begins, and never falls below. `merge_limit`: of those that wait, above
+        what a backfill may have waiting, when live messages are small."""
         self._queue = queue
         self._live_limit = live_limit
+        self._merge_limit = merge_limit
+        self._rows_a_message = 0.0
         self._least = min(backfill_limit, live_limit)
         self._clock = clock
         self._shuffle = shuffle
@@ -114,15 +122,27 @@ class Gate:
         with self._lock:
             self._sent += messages
 
+    def packed(self, rows: int, messages: int) -> None:
+        """What a live claim came to."""
+        with self._lock:
+            self._rows_a_message += NEWS_SHARE * (rows / messages - self._rows_a_message)
+
     def _allows_live(self) -> bool:
         with self._lock:
             self._live_at = self._clock()
-            if self.depth >= self._live_limit:
+            if self._stops_live():
                 self._look(RECHECK_SECONDS)
             # A single change must not wait for a question to SQS: live changes ask only after a few messages.
             elif self._sent > self._live_limit // 10:
                 self._look(FRESH_SECONDS)
-            return self.depth < self._live_limit
+            return not self._stops_live()
+
+    def _stops_live(self) -> bool:
+        waiting = self._seen.waiting + self._sent
+        merges = self._rows_a_message < FEW_ROWS
+        return self.depth >= self._live_limit or (
+            merges and waiting >= self._merge_limit + MAY_WAIT_SHARE * self._backfill_limit
+        )
 
     def _allows_backfill(self) -> bool:
         with self._lock:
