@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from aviary.messages import MAX_MESSAGE_BYTES, decode_dead_letter
 from aviary.source import TEXT_LIMIT_CHARS
 from pelican.outbox import _FIND
@@ -114,7 +116,10 @@ def test_set_aside_rows_reach_the_dead_letter_queue(store: Store, sqs: SqsQueue,
     assert decode_dead_letter(message["Body"]).source == "things"
 
 
-def test_claims_do_not_slow_down_with_the_backlog(store: Store, pelican: Pelican) -> None:
+@pytest.mark.parametrize(("keys", "little", "much"), [(1, 3_200, 100_000), (25, 64, 8_000)])
+def test_claims_do_not_slow_down_with_the_backlog(
+    keys: int, little: int, much: int, store: Store, pelican: Pelican
+) -> None:
     """Buffers touched, not seconds: they do not depend on what else this machine does. Nor may they depend on when
     autovacuum comes by, whose statistics make the session plan anew."""
 
@@ -131,14 +136,14 @@ def test_claims_do_not_slow_down_with_the_backlog(store: Store, pelican: Pelican
     assert known is not None
     shard = {"lane": 0, "shard": 3, "limit": 50}
     fill = (
-        "INSERT INTO sync.outbox (source_id, shard, keys, key_count) "
-        "SELECT 1, n %% 16, ARRAY[n::text], 1 FROM generate_series(1, %s) AS n"
+        "INSERT INTO sync.outbox (source_id, shard, keys, key_count) SELECT 1, n %% 16, "
+        "ARRAY(SELECT (n * 25 + i)::text FROM generate_series(1, %s) AS i), %s FROM generate_series(1, %s) AS n"
     )
     store.add_products(1_000)
     store.captured()
-    store.execute(fill, (3_200,))
+    store.execute(fill, (keys, keys, little))
     few = (touched(_FIND, None), touched(known.query, shard))
-    store.execute(fill, (100_000,))
+    store.execute(fill, (keys, keys, much))
     many = {}
     for upkeep in ("SELECT", "ANALYZE", "VACUUM"):
         store.execute(upkeep)

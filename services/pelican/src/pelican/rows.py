@@ -18,31 +18,35 @@ from pelican.tables import CUT_TYPE_NAMES, Column, Table
 HEAD_COLUMNS = 10
 
 # One snapshot for all of it: what the outbox says changed, and what those rows are now. `limit` keys or a little more:
-# an outbox row is taken whole, and holds one at least. What belongs to the claim and not to a key stands in the first
-# row only, and is MATERIALIZED because the planner, once it has statistics of the outbox, would read it for each key.
+# an outbox row is taken whole, and holds one at least. `place` is the same for all keys of an outbox row, and counts
+# those of the rows before it. The planner knows that a rank() only grows, and stops reading the outbox at the limit; of
+# a sum of `key_count` it does not know, and read `limit` rows for the few that were wanted. What belongs to the claim
+# and not to a key stands in the first row only, and is MATERIALIZED because the planner, once it has statistics of the
+# outbox, would read it for each key.
 _CLAIM = """
 WITH taken AS MATERIALIZED (
-  SELECT w.seq, w.keys, w.text_unchanged, w.enqueued_at
-  FROM (SELECT o.seq, o.keys, o.text_unchanged, o.enqueued_at,
-               sum(o.key_count) OVER (ORDER BY o.seq) - o.key_count AS keys_before
+  SELECT p.seq, p.number, p.key, p.text_unchanged, p.enqueued_at
+  FROM (SELECT o.seq, k.number, k.key, o.text_unchanged, o.enqueued_at, rank() OVER (ORDER BY o.seq) AS place
         FROM (SELECT * FROM sync.outbox
               WHERE lane = %(lane)s AND source_id = {source_id} AND shard = %(shard)s
                 AND pg_catalog.current_setting('aviary.version') <> ''
-              ORDER BY lane, source_id, shard, seq LIMIT %(limit)s) o) w
-  WHERE w.keys_before < %(limit)s),
+              ORDER BY lane, source_id, shard, seq LIMIT %(limit)s) o
+        CROSS JOIN LATERAL unnest(o.keys) WITH ORDINALITY AS k(key, number)) p
+  WHERE p.place <= %(limit)s),
 wanted AS MATERIALIZED (
-  SELECT k.key, bool_and(t.text_unchanged) AS text_unchanged,
-         (extract(epoch FROM min(t.enqueued_at)) * 1000)::bigint AS at_ms, row_number() OVER () AS number
-  FROM taken t CROSS JOIN LATERAL unnest(t.keys) AS k(key) GROUP BY k.key),
+  SELECT t.key, bool_and(t.text_unchanged) AS text_unchanged,
+         (extract(epoch FROM min(t.enqueued_at)) * 1000)::bigint AS at_ms
+  FROM taken t GROUP BY t.key),
 head AS MATERIALIZED (
-  SELECT (SELECT array_agg(seq) FROM taken) AS seqs, s.revision, s.most_chunks, c.version, c.messages,
+  SELECT (SELECT key FROM wanted LIMIT 1) AS key, (SELECT array_agg(seq) FROM taken WHERE number = 1) AS seqs,
+         s.revision, s.most_chunks, c.version, c.messages,
          (extract(epoch FROM greatest(c.expires_at, 'epoch')) * 1000)::bigint AS expires_at_ms
   FROM sync.claim c LEFT JOIN sync.source s ON s.id = c.source_id
   WHERE c.source_id = {source_id} AND c.shard = %(shard)s)
 SELECT h.seqs, h.revision, h.most_chunks, h.version, h.messages, h.expires_at_ms,
        w.key, w.text_unchanged, w.at_ms, r.found {aliases}
 FROM wanted w
-LEFT JOIN head h ON w.number = 1
+LEFT JOIN head h ON h.key IS NOT DISTINCT FROM w.key
 LEFT JOIN LATERAL (
   SELECT true AS found {columns} FROM ONLY {table} r WHERE {matches} AND {key_text} = w.key) r ON true"""
 # A page in order of the key. Rows that did not change are not read beyond their key.
