@@ -25,6 +25,9 @@ SEARCHES = 40
 SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (2_000, 6_000)
 # A reconcile of more rows runs once: a million take minutes.
 OFTEN_RECONCILED_ROWS = 100_000
+# The columns that a claim reads of a product.
+_BARE = """
+SELECT id, description, name, sku, category, price FROM public.products WHERE id = ANY (%s::text[]::bigint[])"""
 
 
 def measure(quick: bool) -> Iterator[Section]:
@@ -69,11 +72,15 @@ def _of_ends(found: Mapping[int, Sequence[float]]) -> list[float]:
 
 def _claims(rigs: Mapping[int, Rig], rounds: int, data: dict[str, Any]) -> Section:
     found: dict[int, list[float]] = {size: [] for size in rigs}
+    bare: dict[int, list[float]] = {size: [] for size in rigs}
     for number in range(rounds):
         for size, rig in rigs.items():
-            found[size].append(_claim_ms(rig))
-        print(f"growth: claims, round {number + 1} of {rounds}: {found}", file=sys.stderr)
+            claim, select = _claim_ms(rig)
+            found[size].append(claim)
+            bare[size].append(select)
+        print(f"growth: claims, round {number + 1} of {rounds}: {found}, bare: {bare}", file=sys.stderr)
     data["claim_ms"] = {str(size): values for size, values in found.items()}
+    data["bare_select_ms"] = {str(size): values for size, values in bare.items()}
     return Section(
         [
             *(
@@ -81,19 +88,22 @@ def _claims(rigs: Mapping[int, Rig], rounds: int, data: dict[str, Any]) -> Secti
                 for size, values in found.items()
             ),
             Row(f"claim time, {_ends([*rigs])}", _of_ends(found), "times", at_most=1.2),
+            Row(f"the same rows by a bare SELECT, {_ends([*rigs])}", _of_ends(bare), "times"),
         ],
         data,
     )
 
 
-def _claim_ms(rig: Rig) -> float:
-    """The median of claims that are given up."""
+def _claim_ms(rig: Rig) -> tuple[float, float]:
+    """The median of claims that are given up, and of reading the rows of the same claims by their primary key with
+    nothing around it: a taller index and memory further away make that slower too, whatever a claim does."""
 
     def connect() -> psycopg.Connection[Any]:
         return psycopg.connect(rig.server.dsn(user="aviary_pelican"), autocommit=True)
 
     outbox = PostgresOutbox(connect)
-    taken = []
+    taken, bare = [], []
+    keys: dict[int, list[str]] = {}
     try:
         source = next(iter(outbox.find())).source_id
         for number in range(CLAIMS):
@@ -105,11 +115,17 @@ def _claim_ms(rig: Rig) -> float:
                 raise SystemExit(f"shard {number % 16} had nothing to claim")
             # An outbox row is taken whole, and of a small table has fewer keys.
             taken.append(milliseconds * CLAIM_KEYS / len(claim.rows))
+            keys[work.shard] = [row.key for row in claim.rows]
             outbox.release(claim)
+        for number in range(CLAIMS):
+            some = keys[number % 16]
+            began = time.perf_counter()
+            outbox.connection.execute(_BARE, (some,), prepare=True).fetchall()
+            bare.append((time.perf_counter() - began) * 1000 * CLAIM_KEYS / len(some))
     finally:
         outbox.drop()
     # The first of each session plan and read the table's description.
-    return round(statistics.median(taken[16:]), 3)
+    return round(statistics.median(taken[16:]), 3), round(statistics.median(bare[16:]), 3)
 
 
 def _searches(rigs: Mapping[int, Rig], rounds: int, data: dict[str, Any]) -> Section:
