@@ -14,6 +14,7 @@ import pytest
 from aviary import embedder
 from aviary.embedder import Embedder, Vectors
 from aviary.embedder_graph import ov
+from aviary.embedder_packing import WIDTH_STEP
 from tests.services.models import cut_model
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -98,6 +99,16 @@ def test_vectors_come_in_the_order_of_the_texts(auto: Embedder, reference: Refer
     shuffled = np.random.default_rng(7).permutation(len(reference.texts))
     vectors = auto.embed([reference.texts[i] for i in shuffled])
     assert cosines(vectors, reference.vectors[shuffled]).min() > 0.999
+
+
+def test_a_graph_for_short_queries_makes_the_same_vectors(f32: Embedder, reference: Reference) -> None:
+    texts = ["a mug", "something to keep soup hot until lunch", *reference.texts[:8]]
+    queries = Embedder("f32", threads=1, queries=True)
+    tokens = f32.count_tokens(texts)
+    assert min(tokens) <= WIDTH_STEP < max(tokens)
+    one_by_one = np.concatenate([queries.embed([text]) for text in texts])
+    np.testing.assert_allclose(one_by_one, f32.embed(texts), atol=1e-5)
+    np.testing.assert_allclose(queries.embed(texts), f32.embed(texts), atol=1e-5)
 
 
 def test_no_texts_are_no_vectors(auto: Embedder) -> None:

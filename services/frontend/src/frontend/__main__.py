@@ -58,7 +58,13 @@ def main() -> None:
     def load_model(name: str) -> Embedder:
         if name != MODEL and name not in settings.models:
             raise LookupError(f"the model {name!r} is not named in AVIARY_MODELS")
-        return Embedder(settings.embed_precision, settings.embed_threads, name=name, folder=settings.models.get(name))
+        return Embedder(
+            settings.embed_precision,
+            settings.embed_threads,
+            name=name,
+            folder=settings.models.get(name),
+            queries=True,
+        )
 
     parts = Parts(
         index=open_index(settings.index_host),
