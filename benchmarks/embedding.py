@@ -1,6 +1,7 @@
 """Measure the embedder: rows a second by length and precision, time of one query, load time, resident memory.
 
     python benchmarks/embedding.py [--seconds 3] [--threads 2]
+    python benchmarks/embedding.py --queries        # one short query, with a graph of its own and without
 
 The precisions take turns, so that a machine busy with other work slows them alike; on such a machine the rate by
 CPU time is the steadier figure.
@@ -16,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from aviary.embedder import Embedder, has_bf16
 from aviary.embedder_graph import ov
 
@@ -29,6 +32,8 @@ WORDS = re.findall(
 Precision = Literal["bf16", "f32"]
 # Rows at once as Emu sees them: one message.
 ROWS = 100
+# More than any cache holds, and most of the time between two of fifty queries a second.
+OTHER_BYTES, PAUSE_SECONDS = 128 << 20, 0.01
 
 
 def text(tokens: float, spread: float) -> str:
@@ -76,14 +81,42 @@ def alone(precision: Precision, threads: int) -> None:
     )
 
 
+def of_queries(threads: int, count: int = 300) -> None:
+    """Milliseconds of one short query by both graphs, in turns: at once one after another, and with the caches full of other
+    things and a pause before each, as in a service that does more than embed."""
+    models = {
+        "one graph": Embedder(threads=threads),
+        "and one for short texts": Embedder(threads=threads, queries=True),
+    }
+    queries = [text(10, 1) for _ in range(count)]
+    other = np.zeros(OTHER_BYTES, np.uint8)
+    for caches in ("warm", "cold"):
+        waits: dict[str, list[float]] = {name: [] for name in models}
+        for query in queries:
+            for name in random.sample(list(models), len(models)):
+                if caches == "cold":
+                    other += 1
+                    time.sleep(PAUSE_SECONDS)
+                begin = time.perf_counter()
+                models[name].embed([query])
+                waits[name].append((time.perf_counter() - begin) * 1e3)
+        for name, found in waits.items():
+            low, middle, high = statistics.quantiles(found, n=4)
+            print(f"one query, {caches} caches, {name}: {middle:.2f} ms (quartiles {low:.2f} and {high:.2f})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each length and precision")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--queries", action="store_true", help="measure single short queries only")
     parser.add_argument("--alone", choices=["bf16", "f32"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.alone:
         alone(given.alone, given.threads)
+        return
+    if given.queries:
+        of_queries(given.threads)
         return
     precisions: list[Precision] = ["bf16", "f32"] if has_bf16(ov.Core()) else ["f32"]
     for precision in precisions:
