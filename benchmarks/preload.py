@@ -36,22 +36,25 @@ def fill(connection: psycopg.Connection[Any], first: int, last: int) -> None:
     connection.execute("ANALYZE products")
 
 
-def vectors(rig: Rig) -> None:
-    """A vector for each row, with the metadata that f(row) has, written as the stand-in's own log while it is stopped."""
+def vectors(rig: Rig, every: int = 1) -> None:
+    """A vector for each row, or for `every` so many, with the metadata that f(row) has, written as the stand-in's own log
+    while it is stopped; and no other vector."""
     with np.load(recorded(RECORDED_ROWS)) as file:
         known = file["vectors"]
     path = rig.index_log
     rig.stop("pinecone")
     with rig.connect() as connection, connection.transaction():
         source = source_named(connection, "products")
-        Log.write(path, _operations(known, source, _blocks(connection, source)), fsync=False).close()
+        Log.write(path, _operations(known, source, _blocks(connection, source, every)), fsync=False).close()
     rig.start("pinecone")
 
 
-def _blocks(connection: psycopg.Connection[Any], source: Source) -> Iterator[list[dict[str, Any]]]:
+def _blocks(connection: psycopg.Connection[Any], source: Source, every: int) -> Iterator[list[dict[str, Any]]]:
     columns = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((*source.text_columns, *source.metadata_columns))))
     with connection.cursor("rows", row_factory=psycopg.rows.dict_row) as cursor:
-        cursor.execute(sql.SQL("SELECT id::text AS _id, {} FROM products ORDER BY id").format(columns))
+        cursor.execute(
+            sql.SQL("SELECT id::text AS _id, {} FROM products WHERE id %% %s = 0 ORDER BY id").format(columns), (every,)
+        )
         while block := cursor.fetchmany(BLOCK):
             yield block
 
