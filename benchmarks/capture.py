@@ -24,9 +24,8 @@ from benchmarks.rig import Rig, cpu_of
 from local import catalogue
 from local.gauges import Gauges, queue_client
 
-# Of the wait so far: what a long wait may be told too long by.
-LOOK_SHARE = 0.005
 POLL_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 5.0
 DEADLINE_SECONDS = 300.0
 BUSY = ("postgres", "sqs", "pinecone")
 
@@ -74,13 +73,15 @@ def written(rig: Rig) -> int:
 
 def until_written(rig: Rig, records: int) -> float:
     """Wait for so many; time.monotonic(). The stand-in's own counter is asked, because a look at the queue costs more
-    than a message in it; and more and more seldom, because each look takes CPU from what is measured."""
-    began = time.monotonic()
-    while written(rig) < records:
+    than a message in it; and seldom as long as the end is far, because each look takes some milliseconds of the CPU
+    that is measured."""
+    began, first = time.monotonic(), written(rig)
+    while (done := written(rig)) < records:
         waited = time.monotonic() - began
         if waited > DEADLINE_SECONDS:
-            raise SystemExit(f"{written(rig):,} of {records:,} records were written after {DEADLINE_SECONDS:.0f} s")
-        time.sleep(max(POLL_SECONDS, LOOK_SHARE * waited))
+            raise SystemExit(f"{done:,} of {records:,} records were written after {DEADLINE_SECONDS:.0f} s")
+        left = waited * (records - done) / (done - first) if done > first else 0.0
+        time.sleep(max(POLL_SECONDS, min(left / 5, LONGEST_PAUSE_SECONDS)))
     return time.monotonic()
 
 
