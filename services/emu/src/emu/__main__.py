@@ -4,9 +4,7 @@ import ctypes
 import gc
 import logging
 import os
-import signal
 import sys
-import threading
 from contextlib import ExitStack
 
 from aviary.aws import sns_client, sqs_client
@@ -17,6 +15,7 @@ from aviary.index import PineconeIndex
 from aviary.logs import configure, log
 from aviary.pipes import ending_quietly
 from aviary.settings import from_environment
+from aviary.signals import on_end
 from emu.dlq import cli
 from emu.queue import SqsQueue
 from emu.settings import EmuSettings
@@ -66,8 +65,7 @@ def main() -> None:
             open_index=open_index,
             load_embedder=load_embedder,
         )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: threading.Thread(target=emu.stop).start())
+        on_end(lambda _: emu.stop())
         # What is loaded by now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()

@@ -153,8 +153,7 @@ class Emu:
             raise self._crash
 
     def stop(self) -> None:
-        """Receive no more and make `run()` return. A signal handler calls it on a thread of its own, because it takes
-        a lock that the interrupted thread may hold."""
+        """Receive no more and make `run()` return."""
         if not self._stopping.is_set():
             self._stop_at = now()
             self._stopping.set()

@@ -2,11 +2,9 @@
 
 import argparse
 import logging
-import signal
 import sys
 import time
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any
 
 import psycopg
@@ -17,6 +15,7 @@ from aviary.aws import sqs_client
 from aviary.dead_letters import DeadLetterQueue
 from aviary.settings import DatabaseSettings, listing
 from aviary.settings import sentence as settings_sentence
+from aviary.signals import on_end
 from aviary.source import InvalidSourceError
 from pelican import backfill, reconcile_options, reindex_options, tables
 from pelican.migrate import MigrationError, migrate
@@ -148,12 +147,11 @@ def _work(_: argparse.Namespace) -> int:
     letters = DeadLetterQueue(sqs_client(settings, long_poll_seconds=1), settings.dlq_url) if settings.dlq_url else None
     pelican = Pelican(settings, SqsQueue(sqs_client(settings), settings.queue_url, settings.dlq_url), letters)
 
-    def stop(number: int, _: FrameType | None) -> None:
-        logs.log(logging.getLogger("pelican"), logging.INFO, "stopping", signal=signal.Signals(number).name)
+    def stop(name: str) -> None:
+        logs.log(logging.getLogger("pelican"), logging.INFO, "stopping", signal=name)
         pelican.stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    on_end(stop)
     pelican.run()
     return 0
 
