@@ -43,6 +43,13 @@ def test_a_change_out_of_the_quiet_wakes_pelican_at_once(store: Store, running: 
         wait_until(lambda n=number: len(memory.changes()) == n + 1, "sent", seconds=5)  # type: ignore[misc] # mypy infers no lambda with a default
 
 
+def test_a_backfill_begins_when_it_is_asked_for(store: Store, running: Pelican, memory: MemoryQueue) -> None:
+    store.add_products(1)
+    wait_until(memory.changes, "the change of a row sent", seconds=5)
+    store.execute("SELECT sync.request_backfill(id) FROM sync.source")
+    wait_until(lambda: {batch.lane for batch in memory.batches()} == {"live", "backfill"}, "begun", seconds=5)
+
+
 def test_writers_leave_notify_alone_in_a_rush_and_take_it_up_again_afterwards(
     store: Store, running: Pelican, memory: MemoryQueue
 ) -> None:

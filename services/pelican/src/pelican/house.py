@@ -15,7 +15,7 @@ from pelican.outbox import BACKFILL, FILL, LIVE, PostgresOutbox, SourceError
 from pelican.settings import PelicanSettings
 from pelican.sqs import ChangeQueue, QueueError
 from pelican.stats import Stats
-from pelican.worker import Paused
+from pelican.worker import Bell, Paused
 
 METRICS_SECONDS = 60.0
 LOOK_SECONDS = 15.0
@@ -43,6 +43,7 @@ class House:
         outbox: PostgresOutbox,
         queue: ChangeQueue,
         stats: Stats,
+        bell: Bell,
         stop: threading.Event,
         *,
         database: Dependency,
@@ -53,6 +54,7 @@ class House:
         self._outbox = outbox
         self._queue = queue
         self._stats = stats
+        self._bell = bell
         self._stop = stop
         self._database = database
         self._queue_state = queue_state
@@ -68,7 +70,7 @@ class House:
         """Until `stop` is set. No outside trouble ends it."""
         backoff = Backoff()
         while not self._stop.is_set():
-            pause = self._settings.poll_seconds
+            pause, heard = self._settings.poll_seconds, self._bell.rings
             try:
                 if self._page(self._outbox.connection):
                     pause = PAUSE_SECONDS
@@ -85,7 +87,9 @@ class House:
                 self._outbox.drop()
                 _logger.exception("housekeeping_failed")
                 pause = backoff.pause_seconds()
-            self._stop.wait(pause)
+            # A ring may be for a backfill; most are for a live change, which should not wait for a look at backfills.
+            self._bell.wait(heard, pause - PAUSE_SECONDS)
+            self._stop.wait(min(pause, PAUSE_SECONDS))
         self._outbox.drop()
 
     def _page(self, connection: psycopg.Connection[Any]) -> bool:

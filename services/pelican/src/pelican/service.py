@@ -93,6 +93,7 @@ class Pelican:
             PostgresOutbox(self._connect_worker),
             self._queue,
             self.stats,
+            self.bell,
             self.stop,
             database=self.database,
             queue_state=self.queue,
