@@ -8,12 +8,9 @@ INTERRUPTED = 130
 def start() -> int:
     """Import and run the command line; one sentence when a library is missing, nothing when Ctrl-C comes early."""
     try:
-        # Here, so that what they import can be missing.
-        from aviary.pipes import ending_quietly  # noqa: PLC0415
-        from local.cli import main  # noqa: PLC0415
+        from local.cli import main  # noqa: PLC0415 - so that what it imports can be missing
 
-        with ending_quietly():
-            return main()
+        return main()
     except ImportError as error:
         print(
             f"{error.name or error} cannot be imported by {sys.executable}; "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from aviary.pipes import ending_quietly
 from local.folder import Folder, FolderError
 
 DEFAULT_ROWS = 5_000
@@ -24,6 +25,7 @@ EXAMPLES = """examples:
 """
 
 
+@ending_quietly()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0 done, 1 not done (with a sentence that says why), 2 for a wrong option."""
     parser = argparse.ArgumentParser(

@@ -49,7 +49,7 @@ class Journal:
             message.__dict__.update(msgspec.msgpack.decode(state))
             if not self._same_run:
                 message.visible_at = 0.0
-            queue._messages.append(message)  # noqa: SLF001 - moto has no way to put a message back as it was
+            messages_of(queue).append(message)
             if message.approximate_receive_count and not message.visible:
                 queue.pending_messages.add(message)
             self._written[queue.name, message.id] = _mutable(message)
@@ -61,7 +61,7 @@ class Journal:
     def save(self, queues: Iterable[Queue], taken: Sequence[Taken], forget_before_ms: float) -> None:
         """Write what changed in `queues` since the last call, and what was accepted, in one transaction."""
         queues = list(queues)
-        now = {(queue.name, message.id): message for queue in queues for message in queue._messages}  # noqa: SLF001 - as above
+        now = {(queue.name, message.id): message for queue in queues for message in messages_of(queue)}
         names = {queue.name for queue in queues}
         gone = [key for key in self._written if key[0] in names and key not in now]
         changed = {key: message for key, message in now.items() if self._written.get(key) != _mutable(message)}
@@ -80,6 +80,12 @@ class Journal:
         for key in gone:
             del self._written[key]
         self._written.update({key: _mutable(message) for key, message in changed.items()})
+
+
+def messages_of(queue: Queue) -> list[Message]:
+    """The list itself of all that a queue holds, waiting or held, in its order."""
+    # moto's public `messages` is a copy without what is held, and nothing public puts a message back as it was.
+    return queue._messages  # noqa: SLF001 - see above
 
 
 def _mutable(message: Message) -> tuple[object, ...]:

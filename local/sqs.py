@@ -43,7 +43,7 @@ from moto.sqs.models import DEDUPLICATION_TIME_IN_SECONDS, Message, SQSBackend, 
 from werkzeug.serving import make_server
 from werkzeug.test import Client
 
-from local.journal import Journal, Taken
+from local.journal import Journal, Taken, messages_of
 from local.sqs_faults import Faults
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class FifoBackend(SQSBackend):
 
         def checked(queue_name: str, receipt_handle: str, *args: Any, **kwargs: Any) -> Any:
             queue = self.get_queue(queue_name)
-            for message in queue._messages if queue.fifo_queue else ():  # noqa: SLF001 - as everything about messages
+            for message in messages_of(queue) if queue.fifo_queue else ():
                 ended = message.receipt_handle != receipt_handle or message.visible
                 if ended and message.had_receipt_handle(receipt_handle):
                     raise ReceiptHandleIsInvalid
@@ -167,7 +167,7 @@ class FifoBackend(SQSBackend):
         """The depths are of one moment: a message whose lease ends between moto's two counts would be in neither."""
         attributes = super().get_queue_attributes(queue_name, attribute_names)
         with self._changed:
-            depths = Counter(map(_depth_of, self.get_queue(queue_name)._messages))  # noqa: SLF001 - as above
+            depths = Counter(map(_depth_of, messages_of(self.get_queue(queue_name))))
         return attributes | {name: depths[name] for name in attributes.keys() & DEPTHS}
 
     def end_leases(self) -> int:

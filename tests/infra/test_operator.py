@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aviary.settings import DatabaseSettings
+from aviary.settings import DatabaseSettings, read
 from emu.dlq.settings import DlqSettings
 from tests.infra.engine import Graph, whole
 
@@ -23,14 +23,14 @@ def test_it_has_all_that_the_command_needs_and_nothing_that_it_does_not_read(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PINECONE_API_KEY", "from a secret")
-    settings = DlqSettings()  # type: ignore[call-arg]  # from the environment
+    settings = read(DlqSettings)
     assert settings.dlq_url.endswith("-dlq.fifo")
     assert settings.index_host
-    database = DatabaseSettings()  # type: ignore[call-arg]  # from the environment
+    database = read(DatabaseSettings)
     assert "aviary_operator@" in database.postgres_dsn.get_secret_value()
     assert database.postgres_auth == "iam"
-    read = {f"AVIARY_{name.upper()}" for name in (*DlqSettings.model_fields, *DatabaseSettings.model_fields)}
-    assert {name for name in given if name.startswith("AVIARY_")} <= read
+    names_read = {f"AVIARY_{name.upper()}" for name in (*DlqSettings.model_fields, *DatabaseSettings.model_fields)}
+    assert {name for name in given if name.startswith("AVIARY_")} <= names_read
     assert [secret["name"] for secret in container(graph)["secrets"]] == ["PINECONE_API_KEY"]
 
 

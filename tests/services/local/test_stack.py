@@ -97,7 +97,7 @@ def children(local: Local) -> list[psutil.Process]:
 
 def socket_folder(local: Local) -> Path:
     """Where Postgres listens: outside of the data folder."""
-    return Path(conninfo_to_dict(local.state["postgres_dsn"])["host"])  # type: ignore[arg-type] # it is in it
+    return Path(str(conninfo_to_dict(local.state["postgres_dsn"])["host"]))
 
 
 @pytest.fixture(scope="module")

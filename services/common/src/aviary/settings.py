@@ -133,6 +133,11 @@ class ChunkSettings(Settings):
 SettingsType = TypeVar("SettingsType", bound=Settings)
 
 
+def read(settings: type[SettingsType]) -> SettingsType:
+    """The settings that the environment gives. Raises ValidationError; `sentence` says what is wrong."""
+    return settings()
+
+
 def from_environment(settings: type[SettingsType], program: str, purpose: str, example: str = "") -> SettingsType:
     """The settings of a service without commands. `--help` lists them, with an example that sets `example`; what is wrong
     is said in one sentence, exit 2."""
@@ -145,7 +150,7 @@ def from_environment(settings: type[SettingsType], program: str, purpose: str, e
     )
     parser.parse_args()
     try:
-        return settings()
+        return read(settings)
     except ValidationError as error:
         print(f"{program}: {sentence(error)}; `python -m {program} --help` lists the settings", file=sys.stderr)
         sys.exit(2)

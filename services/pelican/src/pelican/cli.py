@@ -13,7 +13,7 @@ import pydantic
 from aviary import database, logs
 from aviary.aws import sqs_client
 from aviary.dead_letters import DeadLetterQueue
-from aviary.settings import DatabaseSettings, listing
+from aviary.settings import DatabaseSettings, listing, read
 from aviary.settings import sentence as settings_sentence
 from aviary.signals import on_end
 from aviary.source import InvalidSourceError
@@ -142,7 +142,7 @@ def _command(commands: Any, name: str, run: Any, summary: str, epilog: str = "")
 
 
 def _work(_: argparse.Namespace) -> int:
-    settings = PelicanSettings()  # type: ignore[call-arg]  # from the environment
+    settings = read(PelicanSettings)
     logs.configure("pelican", settings.log_level)
     letters = DeadLetterQueue(sqs_client(settings, long_poll_seconds=1), settings.dlq_url) if settings.dlq_url else None
     pelican = Pelican(settings, SqsQueue(sqs_client(settings), settings.queue_url, settings.dlq_url), letters)
@@ -157,7 +157,7 @@ def _work(_: argparse.Namespace) -> int:
 
 
 def _connect() -> psycopg.Connection[Any]:
-    settings = DatabaseSettings()  # type: ignore[call-arg]  # from the environment
+    settings = read(DatabaseSettings)
     return database.connect(settings, "pelican-command", autocommit=True)
 
 
@@ -230,7 +230,7 @@ def _reconcile(arguments: argparse.Namespace) -> int:
 
 
 def _backfill(arguments: argparse.Namespace) -> int:
-    limit = BackfillSettings().backfill_outbox_limit  # type: ignore[call-arg]  # from the environment
+    limit = read(BackfillSettings).backfill_outbox_limit
     with _connect() as connection:
         prepare(connection)
         chosen = [source_named(connection, n) for n in arguments.source] if arguments.source else sources(connection)

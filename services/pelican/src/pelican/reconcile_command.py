@@ -17,7 +17,7 @@ from pinecone.errors import ApiError, PineconeError
 from aviary import database, logs
 from aviary.aws import sqs_client
 from aviary.index import PineconeIndex, is_index_host
-from aviary.settings import QueueSettings
+from aviary.settings import QueueSettings, read
 from aviary.source import InvalidSourceError
 from pelican.ledger import Ledger
 from pelican.looking import Looker
@@ -38,7 +38,7 @@ def reconcile(arguments: argparse.Namespace) -> int:
     if (arguments.since is None) != (arguments.changed_column is None):
         raise InvalidSourceError("--since and --changed-column go together: a time, and the column to hold it against")
     since = None if arguments.since is None else _since(arguments.since)
-    settings = ReconcileSettings()  # type: ignore[call-arg]  # from the environment
+    settings = read(ReconcileSettings)
     if arguments.log:
         logs.configure("pelican", settings.log_level)
     began = time.monotonic()
@@ -59,7 +59,7 @@ def vector_deleter(pause: Callable[[float], object] = time.sleep) -> Callable[[s
     """What deletes every vector of a namespace (of the index at a host, "" for the configured one) that no source explains
     any more, once nothing is in the queue that could bring one back. It waits for that as long as it takes. Raises
     ValidationError when a setting is missing."""
-    settings = ReconcileSettings()  # type: ignore[call-arg]  # from the environment
+    settings = read(ReconcileSettings)
 
     def delete(namespace: str, host: str) -> None:
         host = host or settings.index_host

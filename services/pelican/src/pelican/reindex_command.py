@@ -16,7 +16,7 @@ from pinecone.errors import ApiError, PineconeError
 
 from aviary import database
 from aviary.index import PineconeIndex
-from aviary.settings import DatabaseSettings
+from aviary.settings import DatabaseSettings, read
 from aviary.source import InvalidSourceError, Source, template_columns
 from pelican import reindex, tables
 from pelican.arrival import SHARDS, wait_until_arrived
@@ -296,12 +296,12 @@ def _embedder(settings: ReindexSettings, model: str) -> Embeds:
 
 
 def _index_settings() -> ReindexSettings:
-    return ReindexSettings()  # type: ignore[call-arg]  # from the environment
+    return read(ReindexSettings)
 
 
 @contextmanager
 def _connect() -> Iterator[psycopg.Connection[Any]]:
-    settings = DatabaseSettings()  # type: ignore[call-arg]  # from the environment
+    settings = read(DatabaseSettings)
     with database.connect(settings, "pelican-reindex", autocommit=True) as connection:
         prepare(connection)
         # Counting a big table takes its time, and reads it from end to end.

@@ -16,7 +16,7 @@ from aviary import database
 from aviary.aws import sqs_client
 from aviary.dead_letters import KINDS, DeadLetterQueue, Held, Look, whole_message
 from aviary.index import PineconeIndex
-from aviary.settings import DatabaseSettings, sentence
+from aviary.settings import DatabaseSettings, read, sentence
 from emu.dlq import report
 from emu.dlq.desk import SHORTEST_ID, Action, Desk, Done, Filter, counted
 from emu.dlq.rows import Rows
@@ -188,7 +188,7 @@ class _Opened(NamedTuple):
 @contextmanager
 def _open(*, void: bool | None = None, needs_rows: bool = False) -> Iterator[_Opened]:
     """The queue and what else there are settings for."""
-    settings = DlqSettings()  # type: ignore[call-arg]  # from the environment
+    settings = read(DlqSettings)
     if needs_rows and settings.postgres_dsn is None:
         raise MistakeError("redrive has Pelican send rows again, so it needs AVIARY_POSTGRES_DSN (of aviary_operator)")
     has_index = settings.pinecone_api_key is not None and bool(settings.index_host)
@@ -202,7 +202,7 @@ def _open(*, void: bool | None = None, needs_rows: bool = False) -> Iterator[_Op
             key = settings.pinecone_api_key.get_secret_value()
             index = opened.enter_context(PineconeIndex(key, settings.index_host, settings.pinecone_timeout_seconds))
         if settings.postgres_dsn is not None:
-            given = DatabaseSettings()  # type: ignore[call-arg]  # from the environment
+            given = read(DatabaseSettings)
             connection = database.connect(given, "emu-dlq", autocommit=True)
             rows = Rows(opened.enter_context(connection))
         queue = DeadLetterQueue(client, settings.dlq_url)
