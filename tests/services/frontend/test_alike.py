@@ -52,6 +52,13 @@ def test_looking_deeper_changes_no_earlier_result(texts: list[str], depth: int) 
     assert deep[: len(shallow)] == shallow
 
 
+@given(TEXTS, st.integers(1, 25))
+def test_to_want_fewer_groups_changes_none_of_them(texts: list[str], most: int) -> None:
+    keys = [str(number) for number in range(len(texts))]
+    text_of = dict(zip(keys, texts, strict=True))
+    assert list(group(keys, text_of, most).items()) == list(group(keys, text_of).items())[:most]
+
+
 def variants(site: Site) -> list[str]:
     """Keys of four flasks that differ in a word, and of a tent."""
     keys = [str(site.insert(f"flask {colour}", FLASK + colour)) for colour in ("red", "green", "blue", "black")]

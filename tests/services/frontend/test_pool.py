@@ -1,6 +1,8 @@
 """Connections shared by the requests: how many there are, how often they are tried, and when they end."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -10,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 from psycopg_pool import PoolClosed
 
 from frontend import pool
@@ -40,6 +42,10 @@ class Connecting:
             connection.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s", [NAME]
             )
+
+
+def ask(connections: Pool) -> Awaitable[list[DictRow]]:
+    return connections.rows(b"SELECT pg_backend_pid() AS pid", [])
 
 
 async def asked(connections: Pool) -> bool:
@@ -134,6 +140,49 @@ def test_an_attempt_that_began_before_a_request_came_does_not_fail_it(postgres_s
         await connections.close()
 
     asyncio.run(test())
+
+
+def test_a_question_is_asked_again_where_its_connection_was_dead(postgres_server: PostgresServer) -> None:
+    connecting = Connecting(postgres_server.dsn())
+
+    async def test(connections: Pool) -> None:
+        for _ in range(3):
+            found = await asyncio.gather(*(ask(connections) for _ in range(3 * POOL_SIZE)))
+            assert all(len(rows) == 1 for rows in found)
+            await asyncio.to_thread(connecting.end_all)
+
+    run(test, connecting)
+
+
+def test_a_question_that_is_wrong_is_told_and_costs_no_connection(postgres_server: PostgresServer) -> None:
+    connecting = Connecting(postgres_server.dsn())
+
+    async def test(connections: Pool) -> None:
+        for _ in range(3):
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                await connections.rows(b"SELECT 1 / %s", [0])
+            assert await ask(connections)
+        assert len(connecting.attempts) == 1
+
+    run(test, connecting)
+
+
+def test_a_question_that_nobody_answers_comes_to_an_end(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(connections: Pool) -> None:
+        ((row,),) = [await ask(connections)]
+        monkeypatch.setattr(pool, "WAIT_SECONDS", 0.3)
+        os.kill(row["pid"], signal.SIGSTOP)
+        try:
+            with pytest.raises(psycopg.OperationalError):
+                await ask(connections)
+        finally:
+            os.kill(row["pid"], signal.SIGCONT)
+        monkeypatch.undo()
+        assert await ask(connections) != [row]
+
+    run(test, Connecting(postgres_server.dsn()))
 
 
 def test_there_are_no_more_connections_than_places_and_who_gets_none_is_told(

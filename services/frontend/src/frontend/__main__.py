@@ -21,6 +21,9 @@ from frontend.settings import FrontendSettings
 
 logger = logging.getLogger("frontend")
 
+# Python's own 700 are reached with every search, whose objects are nearly all freed by themselves.
+COLLECT_AFTER_OBJECTS = 10_000
+
 
 class Server(uvicorn.Server):
     """Says where it listens, and ends long polls when asked to stop, so that draining waits for short requests only."""
@@ -37,6 +40,7 @@ class Server(uvicorn.Server):
             # What is loaded by now stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(COLLECT_AFTER_OBJECTS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._services.watcher.stopping.set()

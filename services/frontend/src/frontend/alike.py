@@ -6,6 +6,7 @@ under one that is another kind of thing.
 """
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,8 +16,8 @@ ALIKE_SHARE = 0.5
 # Of fewer words the share says little: "Invoice 17" and "Invoice 18" are different things.
 FEWEST_WORDS = 8
 
-# Some 5 KB each. The rows that people find are found again and again.
-KEPT_TEXTS = 2_048
+# Some 3 KB each. The rows that people find are found again and again.
+KEPT_TEXTS = 4_096
 
 # So many that few of a text's words share a bit.
 SKETCH_BITS = 1_024
@@ -36,7 +37,8 @@ class Words(NamedTuple):
 @lru_cache(maxsize=KEPT_TEXTS)
 def words(text: str) -> Words:
     """Of any text."""
-    found = frozenset(_WORD.findall(text.lower()))
+    # Texts share most of their words, and so the memory of them.
+    found = frozenset(map(sys.intern, _WORD.findall(text.lower())))
     sketch = 0
     for word in found:
         sketch |= 1 << hash(word) % SKETCH_BITS
@@ -55,11 +57,12 @@ def alike(one: Words, other: Words) -> bool:
     return min(len(mine), len(theirs)) >= FEWEST_WORDS and common >= ALIKE_SHARE * (both - common)
 
 
-def group(keys: Sequence[str], texts: Mapping[str, str]) -> dict[str, list[str]]:
-    """Each key that leads a group, in the order of `keys`, with the keys that are alike and come later.
+def group(keys: Sequence[str], texts: Mapping[str, str], most: int = sys.maxsize) -> dict[str, list[str]]:
+    """Each key that leads a group, in the order of `keys`, with the keys that are alike and come later; the first `most`
+    groups.
 
     A key joins the first leader that it is like. Leaders depend on what stands before them only, so more keys at the end
-    change no earlier page.
+    change no earlier page, and groups after the last that is wanted need not be known.
     """
     groups: dict[str, list[str]] = {}
     led: dict[str, Words] = {}
@@ -70,6 +73,7 @@ def group(keys: Sequence[str], texts: Mapping[str, str]) -> dict[str, list[str]]
                 groups[leader].append(key)
                 break
         else:
-            led[key] = mine
-            groups[key] = []
+            if len(led) < most:
+                led[key] = mine
+                groups[key] = []
     return groups

@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -25,6 +25,7 @@ CHECK_SECONDS = 1.0
 PAUSE_SECONDS = 0.25
 
 Connection = psycopg.AsyncConnection[DictRow]
+Cursor = psycopg.AsyncCursor[DictRow]
 
 
 class Pool:
@@ -41,6 +42,18 @@ class Pool:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection that has just answered; psycopg.OperationalError when there is none."""
+        async with self._answered(b"", None, CHECK_SECONDS) as cursor:
+            yield cursor.connection
+
+    async def rows(self, statement: bytes, values: Sequence[Any]) -> list[DictRow]:
+        """What a statement that only reads gives within `WAIT_SECONDS`. It is what its connection is tried by: where that is
+        dead it is asked again on another."""
+        async with self._answered(statement, values, WAIT_SECONDS) as cursor:
+            return await cursor.fetchall()
+
+    @asynccontextmanager
+    async def _answered(self, statement: bytes, values: Sequence[Any] | None, seconds: float) -> AsyncIterator[Cursor]:
+        """The answer to a statement, of the first connection that lives."""
         give_up_at = time.monotonic() + WAIT_SECONDS
         found = self._pool
         while True:
@@ -54,8 +67,9 @@ class Pool:
                     raise
                 continue
             try:
-                if await _answers(connection, give_up_at - time.monotonic()):
-                    yield connection
+                seconds = min(seconds, give_up_at - time.monotonic())
+                if cursor := await _asked(connection, statement, values, seconds):
+                    yield cursor
                     return
             finally:
                 if connection.closed:
@@ -85,17 +99,21 @@ class Pool:
             await pool.close(timeout=0)
 
 
-async def _answers(connection: Connection, seconds: float) -> bool:
+async def _asked(
+    connection: Connection, statement: bytes, values: Sequence[Any] | None, seconds: float
+) -> Cursor | None:
+    """The answer; None when the connection is dead or says nothing for so long, after which it is closed."""
     # A server that hangs answers nobody who cancels a statement either, so the connection is cut instead.
-    cut = asyncio.get_running_loop().call_later(min(CHECK_SECONDS, seconds), _cut, connection)
+    cut = asyncio.get_running_loop().call_later(seconds, _cut, connection)
     try:
-        await connection.execute("")
+        return await connection.execute(statement, values)
     except psycopg.Error:
+        if statement and not connection.closed:
+            raise
         await connection.close()
-        return False
+        return None
     finally:
         cut.cancel()
-    return True
 
 
 def _cut(connection: Connection) -> None:

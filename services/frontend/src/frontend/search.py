@@ -110,13 +110,13 @@ class Searcher:
         return Found(query, watched, hits, more, waited, timing)
 
     async def _semantic(self, query: Query, watched: Watched, vector: Any, clock: "_Clock") -> tuple[list[Hit], bool]:
-        need = query.offset + query.limit + 1
+        need = _needed(query)
         # Where rows are put together, about two of them make a result; looking once costs less than looking twice.
         wanted = min((2 if query.similar == "group" else 1) * need + SPARE, MAX_DEPTH + SPARE)
         while True:
             scores, is_all = await self._nearest(query, watched, vector, wanted, clock)
             rows = await self._rows(query, watched, list(scores), clock)
-            groups = _groups(query, watched.source, [key for key in scores if key in rows], rows)
+            groups = _groups(query, watched.source, [key for key in scores if key in rows], rows, need)
             if len(groups) >= need or is_all or wanted >= MAX_DEPTH:
                 break
             # Many rows have gone since they were indexed, or are alike: look deeper for as many as the page needs.
@@ -132,7 +132,7 @@ class Searcher:
         clock.rows += clock.lap()
         fused = dict(rrf([list(similarity), by_words]))
         rows = await self._rows(query, watched, list(fused), clock)
-        groups = _groups(query, watched.source, [key for key in fused if key in rows], rows)
+        groups = _groups(query, watched.source, [key for key in fused if key in rows], rows, _needed(query))
         hits, more = _page(query, groups, rows, fused, similarity)
         clock.rows += clock.lap()
         return hits, more
@@ -165,12 +165,19 @@ class Searcher:
         return {key: row for key, row in rows.items() if passes(row.values, query.filters)}
 
 
-def _groups(query: Query, source: Source, keys: list[str], rows: Mapping[str, FoundRow]) -> Mapping[str, Sequence[str]]:
-    """The keys that are results, in rank order, each with those that stand under it."""
+def _needed(query: Query) -> int:
+    """Results up to the page's end, and one that tells that more follow."""
+    return query.offset + query.limit + 1
+
+
+def _groups(
+    query: Query, source: Source, keys: list[str], rows: Mapping[str, FoundRow], most: int
+) -> Mapping[str, Sequence[str]]:
+    """The first `most` keys that are results, in rank order, each with those that stand under it."""
     if query.similar == "each":
-        return dict.fromkeys(keys, ())
+        return dict.fromkeys(keys[:most], ())
     columns = source.text_columns
-    return group(keys, {key: " ".join(as_text(rows[key].values[column]) for column in columns) for key in keys})
+    return group(keys, {key: " ".join(as_text(rows[key].values[column]) for column in columns) for key in keys}, most)
 
 
 def _page(

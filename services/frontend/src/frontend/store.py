@@ -4,8 +4,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
 import psycopg
@@ -87,9 +87,15 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection in autocommit mode; use `connection.transaction()` for more than one statement."""
-        try:
+        with self._told():
             async with self._pool.connection() as connection:
                 yield connection
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Its errors leave as a `ProblemError`."""
+        try:
+            yield
         except psycopg.Error as error:
             problem = from_database(error)
             if problem.status >= 500:
@@ -134,9 +140,9 @@ class Database:
         wanted = [part for part in parts if part is not None]
         if not wanted:
             return {}
-        async with self.connection() as connection:
-            cursor = await connection.execute(self._rows_query(watched), list(map(list, zip(*wanted, strict=True))))
-            found = [_found(watched, row) for row in await cursor.fetchall()]
+        with self._told():
+            rows = await self._pool.rows(self._rows_query(watched), list(map(list, zip(*wanted, strict=True))))
+        found = [_found(watched, row) for row in rows]
         return {row.key: row for row in found}
 
     def _rows_query(self, watched: Watched) -> bytes:
