@@ -64,7 +64,15 @@ class IndexModel:
     def count(self, namespace: str) -> int:
         return len(self.places.get(namespace, {}))
 
-    def query(self, namespace: str, vector: Vector, top_k: int, filter: Mapping[str, Any] | None = None) -> list[Match]:
+    def query(
+        self,
+        namespace: str,
+        vector: Vector,
+        top_k: int,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        metadata: bool = True,
+    ) -> list[Match]:
         raise NotImplementedError
 
     def find(self, namespace: str, id: str) -> Match | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aviary.chunking import MOST_CHUNKS, Chunking, Tokens, split
 from aviary.embedder import Embedder
-from aviary.source import TEXT_LIMIT_CHARS, chunk_id, split_chunk_id, text_hash, vector_id
+from aviary.source import TEXT_LIMIT_CHARS, chunk_id, key_of, split_chunk_id, text_hash, vector_id
 
 SENTENCE = "The kettle boils water in three minutes, and turns itself off. "
 SMALL = Chunking(tokens=16, overlap=4)
@@ -148,6 +148,7 @@ def test_a_hash_stands_for_the_rule_where_it_may_matter_and_only_there() -> None
 def test_the_id_of_a_vector_says_whose_and_which_it_is(key: str, number: int) -> None:
     main = vector_id(key.encode("utf-8", "replace").decode())
     assert split_chunk_id(chunk_id(main, number)) == (main, number)
+    assert key_of(chunk_id(main, number)) == (None if main.startswith("~") else main)
 
 
 @pytest.mark.parametrize(

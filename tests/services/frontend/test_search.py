@@ -222,6 +222,10 @@ def test_a_vector_without_a_key_or_with_a_key_of_another_type_is_passed_over(sit
     site.index.upsert("products", [stray._replace(id="a", metadata={"name": "no key"})])
     site.index.upsert("products", [stray._replace(id="b", metadata={"_key": "twelve"})])
     site.index.upsert("products", [stray._replace(id="c", metadata={"_key": "99999999999999999999999"})])
+    site.index.upsert("products", [stray._replace(id="99999999999999999999999")])
+    assert site.keys("soup") == [key]
+    # A hash for an id says no key, so that metadata is looked at.
+    site.index.upsert("products", [stray._replace(id="~d", metadata={"name": "no key"})])
     assert site.keys("soup") == [key]
 
 

@@ -63,8 +63,16 @@ class VectorIndex(Protocol):
     def fetch(self, namespace: str, ids: Sequence[str]) -> dict[str, Record]:
         """The records that exist, by id."""
 
-    def query(self, namespace: str, vector: Vector, top_k: int, filter: Mapping[str, Any] | None = None) -> list[Match]:
-        """The `top_k` nearest records with their metadata, in order of falling score."""
+    def query(
+        self,
+        namespace: str,
+        vector: Vector,
+        top_k: int,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        metadata: bool = True,
+    ) -> list[Match]:
+        """The `top_k` nearest records in order of falling score, with their metadata unless told otherwise."""
 
     def find(self, namespace: str, id: str) -> Match | None:
         """The record as queries see it now: None until the index has made it searchable."""
@@ -140,14 +148,22 @@ class PineconeIndex:
             for found, vector in self._index.fetch(ids=part, namespace=namespace).vectors.items()
         }
 
-    def query(self, namespace: str, vector: Vector, top_k: int, filter: Mapping[str, Any] | None = None) -> list[Match]:
+    def query(
+        self,
+        namespace: str,
+        vector: Vector,
+        top_k: int,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        metadata: bool = True,
+    ) -> list[Match]:
         """See VectorIndex."""
         answer = self._index.query(
             vector=values_json(vector),
             top_k=top_k,
             namespace=namespace,
             filter=dict(filter) if filter else None,
-            include_metadata=True,
+            include_metadata=metadata,
         )
         return [Match(match.id, match.score, match.metadata or {}) for match in answer.matches]
 

@@ -126,6 +126,12 @@ def split_chunk_id(id: str) -> tuple[str, int]:
     return (main, int(number)) if is_ours else (id, 0)
 
 
+def key_of(id: str) -> str | None:
+    """The key of the row that a vector belongs to; None for a hash, beside which only the metadata tells it."""
+    main, _ = split_chunk_id(id)
+    return None if main.startswith("~") else main
+
+
 def key_text(values: Sequence[object]) -> str:
     """The key string of key column values that are already text (see the module's first lines)."""
     texts = [str(value) for value in values]

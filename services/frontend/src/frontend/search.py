@@ -144,12 +144,12 @@ class Searcher:
         whether it is all. A long text has several vectors; the nearest of them is the row's score."""
         depth = rows
         while True:
-            found = await self._index.query(watched.source, vector, depth, conditions(query.filters))
+            found = await self._index.nearest(watched.source, vector, depth, conditions(query.filters))
             clock.index += clock.lap()
             scores: dict[str, float] = {}
-            for match in found:
-                if "_key" in match.metadata:
-                    scores.setdefault(str(match.metadata["_key"]), match.score)
+            for key, score in found:
+                if key is not None:
+                    scores.setdefault(key, score)
             is_all = len(found) < depth
             if len(scores) >= rows or is_all or depth >= MAX_MATCHES:
                 return scores, is_all

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pinecone.errors import PineconeError
 
 from aviary.index import Match, Record, Vector, VectorIndex, is_index_host, is_missing_namespace
-from aviary.source import Source
+from aviary.source import Source, key_of
 from frontend.problems import from_index, unavailable
 
 THREADS = 16
@@ -28,13 +28,15 @@ class AsyncIndex:
         self._open = open_index
         self._indexes = {"": index, host: index}
         self._opening = threading.Lock()
+        # Host and namespace where ids were seen that do not tell the key.
+        self._hashed: set[tuple[str, str]] = set()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="index")
 
-    async def query(
+    async def nearest(
         self, source: Source, vector: Vector, top_k: int, filter: Mapping[str, Any] | None = None
-    ) -> list[Match]:
-        """The nearest records in order of falling score."""
-        return await self._run(source.index_host, lambda index: index.query(source.namespace, vector, top_k, filter))
+    ) -> list[tuple[str | None, float]]:
+        """Of the nearest vectors the keys of their rows and their scores, which fall; no key for a vector that is not ours."""
+        return await self._run(source.index_host, lambda index: self._nearest(index, source, vector, top_k, filter))
 
     async def find(self, source: Source, id: str) -> Match | None:
         """The record as queries see it now."""
@@ -49,6 +51,20 @@ class AsyncIndex:
         records = await self._run(host, lambda index: _fetch(index, namespace, ids))
         versions = ((record.id, record.metadata.get("_version")) for record in records.values())
         return {name: version for name, version in versions if isinstance(version, int | float)}
+
+    def _nearest(
+        self, index: VectorIndex, source: Source, vector: Vector, top_k: int, filter: Mapping[str, Any] | None
+    ) -> list[tuple[str | None, float]]:
+        place = (source.index_host, source.namespace)
+        if place not in self._hashed:
+            # Metadata is most of an answer, and nearly every id is the key itself.
+            found = index.query(source.namespace, vector, top_k, filter, metadata=False)
+            nearest = [(key_of(match.id), match.score) for match in found]
+            if all(key is not None for key, _ in nearest):
+                return nearest
+            self._hashed.add(place)
+        found = index.query(source.namespace, vector, top_k, filter)
+        return [(_key(match), match.score) for match in found]
 
     async def _run(self, host: str, call: Callable[[VectorIndex], Answer]) -> Answer:
         try:
@@ -72,6 +88,10 @@ class AsyncIndex:
         self._threads.shutdown(wait=True, cancel_futures=True)
         for index in {id(index): index for index in self._indexes.values()}.values():
             index.close()
+
+
+def _key(match: Match) -> str | None:
+    return str(match.metadata["_key"]) if "_key" in match.metadata else None
 
 
 def _fetch(index: VectorIndex, namespace: str, ids: Sequence[str]) -> dict[str, Record]:
