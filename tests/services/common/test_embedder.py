@@ -109,6 +109,9 @@ def test_a_graph_for_short_queries_makes_the_same_vectors(f32: Embedder, referen
     one_by_one = np.concatenate([queries.embed([text]) for text in texts])
     np.testing.assert_allclose(one_by_one, f32.embed(texts), atol=1e-5)
     np.testing.assert_allclose(queries.embed(texts), f32.embed(texts), atol=1e-5)
+    with ThreadPoolExecutor(8) as threads:
+        at_once = np.concatenate(list(threads.map(lambda text: queries.embed([text]), texts * 8)))
+    np.testing.assert_allclose(at_once, np.tile(f32.embed(texts), (8, 1)), atol=1e-5)
 
 
 def test_no_texts_are_no_vectors(auto: Embedder) -> None:

@@ -31,7 +31,9 @@ class FrontendSettings(DatabaseSettings, IndexSettings, ChunkSettings):
     embed_precision: Literal["auto", "bf16", "f32"] = Field(
         default="auto", description="bf16 or f32; auto: bf16 where the CPU computes in it"
     )
-    embed_threads: int = Field(default=1, ge=1, description="queries embedded at once; one takes some milliseconds")
+    embed_threads: int = Field(
+        default=1, ge=1, description="queries embedded at once; a short one that is alone takes two cores"
+    )
     read_only: bool | None = Field(
         default=None, description="refuse every change; unless given: no on a loopback address, yes on any other"
     )
