@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SENDS = {"execute", "executemany", "stream"}
+SENDS = {"execute", "executemany", "stream", "ask"}
 COMPOSABLE = {"Composed", "Composable", "SQL", "Identifier", "Literal", "Placeholder"}
 # What is neither, each with the reason why it is no value from outside: (file, expression) → reason.
 KNOWN = {
@@ -27,6 +27,7 @@ KNOWN = {
     ("pelican/src/pelican/backfill.py", "query"): "the string of a Composed, from _page_query",
     ("pelican/src/pelican/comparison.py", "query"): "a Composed, from pelican.rows",
     ("frontend/src/frontend/store.py", "self._rows_query(watched)"): "the bytes of a Composed, kept for each source",
+    ("frontend/src/frontend/pool.py", "statement"): "an empty one, or what `ask` was given, which is looked at there",
     ("pelican/src/pelican/outbox.py", "known.query"): "the string of a Composed, from pelican.rows.claim_query",
 }
 

@@ -45,7 +45,7 @@ class Connecting:
 
 
 def ask(connections: Pool) -> Awaitable[list[DictRow]]:
-    return connections.rows(b"SELECT pg_backend_pid() AS pid", [])
+    return connections.ask(b"SELECT pg_backend_pid() AS pid", [])
 
 
 async def asked(connections: Pool) -> bool:
@@ -160,7 +160,7 @@ def test_a_question_that_is_wrong_is_told_and_costs_no_connection(postgres_serve
     async def test(connections: Pool) -> None:
         for _ in range(3):
             with pytest.raises(psycopg.errors.DivisionByZero):
-                await connections.rows(b"SELECT 1 / %s", [0])
+                await connections.ask(b"SELECT 1 / %s", [0])
             assert await ask(connections)
         assert len(connecting.attempts) == 1
 

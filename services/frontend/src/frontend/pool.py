@@ -45,7 +45,7 @@ class Pool:
         async with self._answered(b"", None, CHECK_SECONDS) as cursor:
             yield cursor.connection
 
-    async def rows(self, statement: bytes, values: Sequence[Any]) -> list[DictRow]:
+    async def ask(self, statement: bytes, values: Sequence[Any]) -> list[DictRow]:
         """What a statement that only reads gives within `WAIT_SECONDS`. It is what its connection is tried by: where that is
         dead it is asked again on another."""
         async with self._answered(statement, values, WAIT_SECONDS) as cursor:

@@ -141,7 +141,7 @@ class Database:
         if not wanted:
             return {}
         with self._told():
-            rows = await self._pool.rows(self._rows_query(watched), list(map(list, zip(*wanted, strict=True))))
+            rows = await self._pool.ask(self._rows_query(watched), list(map(list, zip(*wanted, strict=True))))
         found = [_found(watched, row) for row in rows]
         return {row.key: row for row in found}
 
