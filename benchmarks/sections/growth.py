@@ -117,7 +117,7 @@ def _claim_ms(rig: Rig) -> tuple[float, float]:
             # An outbox row is taken whole, and of a small table has fewer keys.
             taken.append(milliseconds * CLAIM_KEYS / len(claim.rows))
             keys[work.shard] = [row.key for row in claim.rows]
-            outbox.release(claim)
+            outbox.release([claim])
         for number in range(CLAIMS):
             some = keys[number % 16]
             began = time.perf_counter()

@@ -55,8 +55,8 @@ MUTATIONS = (
         "outbox rows are deleted before their messages are sent",
         Shipper,
         "ship",
-        "self._send(claim)",
-        "self._outbox.finish(claim); self._send(claim)",
+        "self._send(claims)",
+        "self._outbox.finish(claims); self._send(claims)",
     ),
     Mutation(
         "the oldest change of a unit is kept",

@@ -41,27 +41,27 @@ class QueueModel:
         self._numbers = itertools.count(1)
         self._taken_until: dict[str, float] = {}
         self.messages: list[Stored] = []
-        self.travelling: list[tuple[str, list[Message]]] = []
+        self.travelling: list[list[Message]] = []
         self.dead: list[str] = []
 
     # ---- what Pelican sees
 
-    def send(self, group: str, messages: Sequence[Message]) -> int | None:
+    def send(self, messages: Sequence[Message]) -> int | None:
         for call in calls(messages):
             outcome = pause("queue.send")
             match outcome:
                 case Outcome.LATE:
-                    self.travelling.append((group, call))
+                    self.travelling.append(call)
                 case Outcome.PART:
-                    self._take(group, call[1::2])
+                    self._take(call[1::2])
                 case Outcome.GO | Outcome.LOSE:
-                    self._take(group, call)
+                    self._take(call)
             if outcome is not Outcome.GO:
                 raise QueueError("the model's queue did not confirm a send")
         # As the Date of an answer tells it: the end of that second.
         return self._clock.wall_ms() // 1_000 * 1_000 + 999
 
-    def set_aside(self, group: str, messages: Sequence[Message]) -> None:
+    def set_aside(self, messages: Sequence[Message]) -> None:
         self.dead.extend(message.body for message in messages)
 
     def depth(self) -> Depth:
@@ -119,16 +119,16 @@ class QueueModel:
     def arrive(self) -> None:
         """The oldest of the sends under way arrives."""
         if self.travelling:
-            self._take(*self.travelling.pop(0))
+            self._take(self.travelling.pop(0))
 
-    def _take(self, group: str, messages: Sequence[Message]) -> None:
+    def _take(self, messages: Sequence[Message]) -> None:
         now = self._clock.monotonic()
         for message in messages:
             if self._taken_until.get(message.deduplication_id, 0.0) > now:
                 continue
             self._taken_until[message.deduplication_id] = now + DEDUPLICATION_SECONDS
             number = str(next(self._numbers))
-            self.messages.append(Stored(number, group, message.body, self._clock.wall_ms()))
+            self.messages.append(Stored(number, message.group, message.body, self._clock.wall_ms()))
 
     def _is_out(self, message: Received) -> bool:
         now = self._clock.monotonic()

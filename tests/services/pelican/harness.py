@@ -150,6 +150,7 @@ class MemoryQueue:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, Message]] = []
+        self.calls = 0
         self.aside: list[tuple[str, Message]] = []
         self.on_send: Callable[[Message], None] = lambda _: None
         self.waiting = self.held = 0
@@ -157,16 +158,17 @@ class MemoryQueue:
         self._ids: set[str] = set()
         self._lock = threading.Lock()
 
-    def send(self, group: str, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[Message]) -> None:
+        self.calls += 1
         for message in messages:
             self.on_send(message)
             with self._lock:
                 if message.deduplication_id not in self._ids:
                     self._ids.add(message.deduplication_id)
-                    self.sent.append((group, message))
+                    self.sent.append((message.group, message))
 
-    def set_aside(self, group: str, messages: Sequence[Message]) -> None:
-        self.aside.extend((group, message) for message in messages)
+    def set_aside(self, messages: Sequence[Message]) -> None:
+        self.aside.extend((message.group, message) for message in messages)
 
     def depth(self) -> Depth:
         self.asked += 1

@@ -64,7 +64,7 @@ def test_a_change_that_fits_no_message_is_told_apart() -> None:
 
 def test_calls_hold_at_most_ten_messages_and_a_quarter_of_a_megabyte() -> None:
     messages = [
-        Message("", str(n), size) for n, size in enumerate([10] * 25 + [MAX_CALL_BYTES] * 2 + [1, 125_000, 125_000])
+        Message("", "", str(n), size) for n, size in enumerate([10] * 25 + [MAX_CALL_BYTES] * 2 + [1, 125_000, 125_000])
     ]
     split = list(calls(messages))
     assert [message for call in split for message in call] == messages

@@ -2,10 +2,12 @@
 
 import logging
 import time
+from collections import deque
 
 import psycopg
 import pytest
 
+from pelican.outbox import LostClaimError
 from pelican.packing import Message
 from pelican.service import Pelican
 from pelican.sqs import QueueError, SqsQueue
@@ -133,6 +135,89 @@ def test_changes_that_wait_for_each_other_go_in_one_message_a_shard(store: Store
     worker.run_until_idle()
 
 
+def test_small_claims_go_to_the_queue_together_each_under_a_version_of_its_own(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    store.add_products(100)
+    pelican.worker().run_until_idle()
+    groups = [group for group, _ in memory.sent]
+    assert len(groups) == len(set(groups)) == 16
+    assert memory.calls == 2
+    assert len({change.version for change in memory.changes()}) == 16
+    assert pelican.stats.read()["claims"] == 16
+
+
+def test_shards_are_claimed_together_only_while_they_are_small(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    """However much waits, no more of it is in memory than one claim may hold."""
+    held: list[int] = []
+    for first in range(1, 3_200, 100):
+        store.add_products(100, first=first)
+    memory.on_send = lambda _: held.append(store.value(HELD))
+    pelican.worker().run_until_idle()
+    # Each shard has some 200 keys, as many as the first claim may have.
+    assert held[0] == 1
+    assert len(memory.changes()) == 3_200
+    assert memory.calls <= 8
+
+
+def test_what_the_queue_takes_only_a_part_of_is_all_repeated_in_order(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    late: list[Message] = []
+
+    def take_three(message: Message) -> None:
+        late.append(message)
+        if len(late) > 3:
+            raise QueueError("no answer")
+
+    store.add_products(40)
+    memory.on_send = take_three
+    worker = pelican.worker()
+    with pytest.raises(QueueError):
+        worker.turn()
+    assert len(memory.sent) == 3
+    assert store.value(WAITING) == 40
+    assert store.value(HELD) == 0
+    memory.on_send = lambda _: None
+    store.execute("UPDATE products SET name = 'Newer'")
+    worker.run_until_idle()
+    memory.send(late)
+    newest: dict[str, str] = {}
+    versions: dict[str, int] = {}
+    for change in memory.changes():
+        assert versions.get(change.key, 0) < change.version
+        versions[change.key], newest[change.key] = change.version, change.text
+    assert len(newest) == 40
+    assert all(text.endswith(" Newer") for text in newest.values())
+    assert store.value(WAITING) == 0
+
+
+def test_where_one_of_several_claims_was_taken_over_none_is_sent(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    store.add_products(40)
+    worker = pelican.worker()
+    shipper, outbox = worker._shipper, worker._outbox
+    claims = shipper._claim(deque(outbox.find()))
+    assert len(claims) == 10
+    # Its session dies without its knowing, and another Pelican ships one of the shards.
+    store.execute("SELECT pg_terminate_backend(%s)", (outbox.connection.info.backend_pid,))
+    other = Pelican(settings_for(store), memory).worker()
+    assert other._shipper.ship(deque([claims[4].work]))
+    other._outbox.drop()
+    outbox.drop()
+    sent = len(memory.sent)
+    with pytest.raises(LostClaimError, match="was claimed by another session"):
+        shipper._send(claims)
+    outbox.drop()
+    assert len(memory.sent) == sent
+    worker.run_until_idle()
+    assert len({change.key for change in memory.changes()}) == 40
+    assert store.value(WAITING) == 0
+
+
 def test_a_queue_that_does_not_answer_leaves_every_row_in_the_outbox(
     store: Store, pelican: Pelican, memory: MemoryQueue
 ) -> None:
@@ -166,7 +251,7 @@ def test_a_message_of_an_unfinished_claim_can_never_follow_the_next_claim(
     memory.on_send = lambda _: None
     store.execute("UPDATE products SET name = 'Newer'")
     pelican.worker().run_until_idle()
-    memory.send("1-9", held)
+    memory.send(held)
     assert [change.text for change in memory.changes()] == ["Keeps tea hot, number 1 Newer"]
     void, _ = memory.batches()
     assert (void.changes, void.expires_at_ms) == ((), 0)
@@ -197,12 +282,27 @@ def test_a_claim_that_another_pelican_took_over_sends_nothing(
     other = Pelican(settings_for(store), memory)
     other.worker().run_until_idle()
     with pytest.raises(psycopg.OperationalError):
-        shipper._send(claim)
+        shipper._send([claim])
     outbox.drop()
     with pytest.raises(RuntimeError, match="was claimed by another session"):
-        shipper._send(claim)
+        shipper._send([claim])
     outbox.drop()
     assert [change.text for change in memory.changes()] == ["Keeps tea hot, number 1 Newer"]
+
+
+@pytest.mark.parametrize("announces", [False, True])
+def test_shards_are_free_again_when_their_pelican_falls_silent(
+    store: Store, memory: MemoryQueue, *, announces: bool
+) -> None:
+    store.add_products(40)
+    worker = Pelican(settings_for(store, claim_seconds=0.1, poll_seconds=0.05), memory).worker()
+    shipper, outbox = worker._shipper, worker._outbox
+    claims = shipper._claim(deque(outbox.find()))
+    if announces:
+        outbox.fence([(claim, 1) for claim in claims], 0)
+    assert store.value(HELD) == len(claims)
+    wait_until(lambda: store.value(HELD) == 0, "every shard let go", seconds=5)
+    outbox.drop()
 
 
 def test_keys_are_enqueued_again_when_the_end_of_a_claim_is_not_known(

@@ -251,6 +251,31 @@ def test_a_ring_wakes_every_waiting_worker() -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
+def test_a_nudge_wakes_one_waiting_worker_and_the_house() -> None:
+    bell = Bell()
+    woken = threading.Semaphore(0)
+
+    def wait(*, house: bool) -> None:
+        bell.wait(0, 60.0, house=house)
+        woken.release()
+
+    def waiting(condition: threading.Condition) -> int:
+        return len(vars(condition)["_waiters"])
+
+    threads = [threading.Thread(target=wait, kwargs={"house": house}) for house in (False, False, True)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: (waiting(bell._workers), waiting(bell._house)) == (2, 1), "all wait")
+    bell.nudge()
+    assert woken.acquire(timeout=10)
+    assert woken.acquire(timeout=10)
+    assert (waiting(bell._workers), waiting(bell._house)) == (1, 0)
+    bell.ring()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 @pytest.fixture
 def telling(
     store: Store, memory: MemoryQueue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -88,7 +88,7 @@ class House:
                 _logger.exception("housekeeping_failed")
                 pause = backoff.pause_seconds()
             # A ring may be for a backfill; most are for a live change, which should not wait for a look at backfills.
-            self._bell.wait(heard, pause - PAUSE_SECONDS)
+            self._bell.wait(heard, pause - PAUSE_SECONDS, house=True)
             self._stop.wait(min(pause, PAUSE_SECONDS))
         self._outbox.drop()
 

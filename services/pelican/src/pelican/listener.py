@@ -65,7 +65,7 @@ class Listener:
     def _listen(self, connection: psycopg.Connection[Any]) -> None:
         for _ in connection.notifies(timeout=LISTEN_SECONDS, stop_after=1):
             self._heard += 1
-            self._bell.ring()
+            self._bell.nudge()
         now = time.monotonic()
         if self._bell.rush:
             if now - self._bell.found_at > WINDOW_SECONDS:

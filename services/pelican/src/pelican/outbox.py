@@ -49,8 +49,9 @@ SELECT set_config('aviary.version',
   CASE WHEN pg_try_advisory_lock(%s, %s) THEN nextval('sync.version')::text ELSE '' END, false)"""
 _UNLOCK = "SELECT pg_advisory_unlock(%s, %s)"
 _FENCE = """
-UPDATE sync.claim SET version = %s, messages = %s, expires_at = to_timestamp(%s / 1000.0)
-WHERE source_id = %s AND shard = %s AND version = %s"""
+UPDATE sync.claim SET version = n.version, messages = n.messages, expires_at = to_timestamp(%s / 1000.0)
+FROM unnest(%s::smallint[], %s::bigint[], %s::integer[], %s::bigint[]) AS n(shard, version, messages, earlier)
+WHERE claim.source_id = %s AND claim.shard = n.shard AND claim.version = n.earlier"""
 _DONE = """
 DELETE FROM sync.outbox WHERE lane = %s AND source_id = %s AND shard = %s AND seq = ANY (%s)"""
 _CLEAR = "UPDATE sync.claim SET messages = 0 WHERE source_id = %s AND shard = %s AND version = %s"
@@ -178,21 +179,20 @@ class PostgresOutbox:
         connection = self.connection
         at = time.monotonic()
         try:
-            with connection.pipeline():
-                locked = connection.execute(_LOCK, work.lock, prepare=True)
-                read = connection.execute(
-                    known.query, {"lane": work.lane, "shard": work.shard, "limit": keys}, prepare=True
-                )
-            version = (locked.fetchone() or ("",))[0]
-            found = read.fetchall()
+            # No pipeline: psycopg ends one with a message after which Postgres does not count the session's silence, and
+            # that of a Pelican that is stopped now must free its shards.
+            version = (connection.execute(_LOCK, work.lock, prepare=True).fetchone() or ("",))[0]
+            if not version:
+                return None
+            found = connection.execute(
+                known.query, {"lane": work.lane, "shard": work.shard, "limit": keys}, prepare=True
+            ).fetchall()
         except psycopg.errors.LockNotAvailable as error:
             raise self._unreadable(known.source, "is locked by another transaction") from error
         except psycopg.OperationalError:
             raise
         except psycopg.Error as error:
             raise self._unreadable(known.source, f"cannot be read ({type(error).__name__})") from error
-        if not version:
-            return None
         if not found:
             self._unlock(work)
             return None
@@ -212,7 +212,7 @@ class PostgresOutbox:
         if revision != known.revision:
             # The mapping changed since this session read it; the rows must be read by the new one.
             self._known.clear()
-            self.release(claim)
+            self.release([claim])
             return self.claim(work, keys)
         return claim
 
@@ -220,33 +220,37 @@ class PostgresOutbox:
         """Note, durably, that rows of the source may have so many vectors from now on; never fewer again."""
         self.connection.execute(_RAISE_MOST_CHUNKS, (most, claim.source.id, most), prepare=True)
 
-    def fence(self, claim: Claim, messages: int, expires_at_ms: int) -> None:
-        """Announce, durably, how many messages are about to be sent; raises LostClaimError when a newer claim has been
-        announced. The flush to disk also makes the version durable that those messages carry."""
-        work = claim.work
+    def fence(self, claims: Sequence[tuple[Claim, int]], expires_at_ms: int) -> None:
+        """Announce, durably and in one commit, how many messages of each claim are about to be sent; raises LostClaimError
+        when a newer claim of one's shard has been announced: send nothing of any then. The flush to disk also makes the
+        versions durable that those messages carry."""
+        shards = [(c.work.shard, c.version, messages, c.earlier.version) for c, messages in claims]
+        # One statement: no pipeline, see `claim`.
         done = self.connection.execute(
-            _FENCE,
-            (claim.version, messages, expires_at_ms, work.source_id, work.shard, claim.earlier.version),
-            prepare=True,
+            _FENCE, (expires_at_ms, *map(list, zip(*shards, strict=True)), claims[0][0].work.source_id), prepare=True
         )
-        if done.rowcount != 1:
-            raise LostClaimError(f"shard {work.group} was claimed by another session")
+        if done.rowcount != len(claims):
+            groups = ", ".join(claim.work.group for claim, _ in claims)
+            raise LostClaimError(f"a shard of {groups} was claimed by another session")
 
-    def finish(self, claim: Claim) -> None:
-        """Delete the claim's outbox rows and let go of the shard. After a psycopg.Error the outcome is unknown."""
-        work = claim.work
+    def finish(self, claims: Sequence[Claim]) -> None:
+        """Delete the claims' outbox rows and let go of the shards. After a psycopg.Error the outcome is unknown."""
         connection = self.connection
         with connection.pipeline() as pipeline:
-            # Losing this commit in a crash only repeats the claim, so nobody waits for the disk.
+            # Losing this commit in a crash only repeats the claims, so nobody waits for the disk.
             connection.execute("SELECT set_config('synchronous_commit', 'off', true)", prepare=True)
-            connection.execute(_DONE, (work.lane, work.source_id, work.shard, claim.seqs), prepare=True)
-            connection.execute(_CLEAR, (work.source_id, work.shard, claim.version), prepare=True)
-            pipeline.sync()  # commits; the lock must not be free earlier
-            connection.execute(_UNLOCK, work.lock, prepare=True)
+            for claim in claims:
+                work = claim.work
+                connection.execute(_DONE, (work.lane, work.source_id, work.shard, claim.seqs), prepare=True)
+                connection.execute(_CLEAR, (work.source_id, work.shard, claim.version), prepare=True)
+            pipeline.sync()  # commits; the locks must not be free earlier
+            for claim in claims:
+                self._unlock(claim.work)
 
-    def release(self, claim: Claim) -> None:
-        """Give the claim up: its outbox rows stay, and somebody will claim them again."""
-        self._unlock(claim.work)
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Give the claims up: their outbox rows stay, and somebody will claim them again."""
+        for claim in claims:
+            self._unlock(claim.work)
 
     def enqueue(self, work: Work, keys: Sequence[str]) -> None:
         """Put keys into the outbox again, behind all that is there."""

@@ -21,9 +21,10 @@ class Captured(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A body for SQS, and the id by which SQS takes it only once within five minutes."""
+    """A body for SQS, its group there, and the id by which SQS takes it only once within five minutes."""
 
     body: str
+    group: str
     deduplication_id: str
     size: int
 
@@ -74,7 +75,9 @@ def pack(captured: Iterable[Captured], template: Batch, max_bytes: int = MAX_MES
 def to_messages(batches: Sequence[Batch], group: str, version: int) -> list[Message]:
     """Encode batches of one claim. A version belongs to one claim only, so it names the content."""
     bodies = [encode(batch) for batch in batches]
-    return [Message(body, deduplication_id(group, version, n), len(body.encode())) for n, body in enumerate(bodies)]
+    return [
+        Message(body, group, deduplication_id(group, version, n), len(body.encode())) for n, body in enumerate(bodies)
+    ]
 
 
 def deduplication_id(group: str, version: int, number: int) -> str:

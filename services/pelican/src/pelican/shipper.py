@@ -1,4 +1,4 @@
-"""One claim from Postgres to the queue: the order of steps here is what every promise of Pelican rests on.
+"""Claims from Postgres to the queue: the order of steps here is what every promise of Pelican rests on.
 
     lock the shard → draw the version → read outbox and rows (one snapshot) → announce the messages (durable)
     → send them → delete the outbox rows and clear the announcement → unlock
@@ -7,11 +7,15 @@ Whatever ends this half-way leaves outbox rows and announcement behind. Whoever 
 announcement of messages that may still be on their way to the queue, and first sends empty messages under their
 deduplication ids: those of the old messages that were taken stand before its own, and the queue will drop the others
 as duplicates. So nothing of an old claim can follow a newer one.
+
+Claims of several shards go together where they are small: each is locked, versioned and read by itself, and they share
+the announcement's commit, the calls to the queue, and the end. What one fails at, all repeat.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -23,7 +27,7 @@ from aviary.messages import MAX_MESSAGE_BYTES, Batch, Change, DeadLetter, encode
 from aviary.source import Source, render
 from pelican.clock import QueueClock
 from pelican.outbox import FILL, LIVE, Claim, LostClaimError, PostgresOutbox, Row, Work
-from pelican.packing import Captured, Message, calls, deduplication_id, pack, to_messages
+from pelican.packing import MAX_CALL_MESSAGES, Captured, Message, calls, deduplication_id, pack, to_messages
 from pelican.sqs import ChangeQueue, QueueError
 from pelican.stats import Stats
 from pelican.throttle import Gate
@@ -57,8 +61,18 @@ class Shipped(NamedTuple):
     most_chunks: int
 
 
+class Parcel(NamedTuple):
+    """A claim, packed: `messages` are the encoded `batches`; `letters`: rows set aside; `size`: bytes of all changes."""
+
+    claim: Claim
+    batches: list[Batch]
+    messages: list[Message]
+    letters: int
+    size: int
+
+
 class Shipper:
-    """Ships claims, one at a time. Not thread-safe: each worker has its own."""
+    """Ships claims. Not thread-safe: each worker has its own."""
 
     def __init__(
         self,
@@ -84,25 +98,26 @@ class Shipper:
         self._row_bytes: dict[int, float] = {}
         self._unconfirmed: list[Claim] = []
 
-    def ship(self, work: Work) -> bool:
-        """Ship the oldest rows of a shard; False when there were none to be had. Raises QueueError, SourceError or
-        psycopg.Error; the claim is given up then, and a later one repeats it."""
-        claim = self._outbox.claim(work, self._keys(work))
-        if claim is None:
+    def ship(self, works: deque[Work]) -> bool:
+        """Ship the oldest rows of the first of these shards, which are of one source and lane, and take from `works` what
+        was tried; False when there were none to be had. Raises QueueError, SourceError or psycopg.Error; the claims are
+        given up then, and later ones repeat them."""
+        claims = self._claim(works)
+        if not claims:
             return False
         try:
-            self._send(claim)
+            self._send(claims)
         except (QueueError, LostClaimError):
-            self._stats.add(retries=1)
-            self._outbox.release(claim)
+            self._stats.add(retries=len(claims))
+            self._outbox.release(claims)
             raise
         try:
-            self._outbox.finish(claim)
+            self._outbox.finish(claims)
         except psycopg.Error:
-            # Perhaps it is finished, perhaps another Pelican has claimed the shard in between and sent newer states
+            # Perhaps they are finished, perhaps another Pelican has claimed a shard in between and sent newer states
             # before ours arrived. Enqueued again, the newest state follows in order in either case.
-            self._unconfirmed.append(claim)
-            self._stats.add(retries=1)
+            self._unconfirmed += claims
+            self._stats.add(retries=len(claims))
             raise
         return True
 
@@ -113,6 +128,18 @@ class Shipper:
             self._outbox.enqueue(claim.work, [row.key for row in claim.rows])
             self._unconfirmed.pop()
 
+    def _claim(self, works: deque[Work]) -> list[Claim]:
+        """As many shards as fit one call to the queue, and as long as they are small: no more keys than one may have."""
+        keys = self._keys(works[0])
+        claims: list[Claim] = []
+        rows = 0
+        while works and len(claims) < MAX_CALL_MESSAGES and rows <= keys // 2:
+            claim = self._outbox.claim(works.popleft(), keys - rows)
+            if claim is not None:
+                claims.append(claim)
+                rows += len(claim.rows)
+        return claims
+
     def _keys(self, work: Work) -> int:
         backfill_keys = BACKFILL_KEYS if self._gate.is_quiet else BACKFILL_KEYS_BESIDE_LIVE
         most = MOST_KEYS if work.lane == LIVE else backfill_keys
@@ -120,11 +147,35 @@ class Shipper:
             return min(most, FIRST_KEYS)
         return max(FEWEST_KEYS, min(most, int(CLAIM_BYTES / self._row_bytes[work.source_id])))
 
-    def _send(self, claim: Claim) -> None:
-        group = claim.work.group
+    def _send(self, claims: Sequence[Claim]) -> None:
+        oldest = claims[0]
         now_ms = self._queue_clock.now_ms()
-        expires_at_ms = now_ms + int((self._expiry_seconds - (self._clock() - claim.at)) * 1000)
-        self._void_earlier(claim, self._batch(claim, claim.source, claim.most_chunks, now_ms, expires_at_ms), now_ms)
+        expires_at_ms = now_ms + int((self._expiry_seconds - (self._clock() - oldest.at)) * 1000)
+        for claim in claims:
+            self._void_earlier(
+                claim, self._batch(claim, claim.source, claim.most_chunks, now_ms, expires_at_ms), now_ms
+            )
+        parcels = [self._parcel(claim, now_ms, expires_at_ms) for claim in claims]
+        rows = sum(len(claim.rows) for claim in claims)
+        messages = [message for parcel in parcels for message in parcel.messages]
+        if messages:
+            announced = [(parcel.claim, len(parcel.messages)) for parcel in parcels if parcel.messages]
+            self._outbox.fence(announced, expires_at_ms)
+            for call in calls(messages):
+                self._check_time(oldest)
+                taken_ms = self._queue.send(call)
+                self._queue_clock.learn(taken_ms)
+                if taken_ms is not None and taken_ms > expires_at_ms:
+                    raise QueueError("the queue took messages that had expired by its clock")
+                self._gate.sent(len(call))
+            if oldest.work.lane == LIVE:
+                self._gate.packed(rows, len(messages))
+        self._check_time(oldest)
+        self._row_bytes[oldest.work.source_id] = sum(parcel.size for parcel in parcels) / rows + 1
+        for parcel in parcels:
+            self._count(parcel.batches, parcel.letters)
+
+    def _parcel(self, claim: Claim, now_ms: int, expires_at_ms: int) -> Parcel:
         shipped = [(target.source, to_changes(claim, target, self._chunking)) for target in targets(claim)]
         most_chunks = max((found.most_chunks for _, found in shipped), default=1)
         if most_chunks > claim.most_chunks:
@@ -142,21 +193,7 @@ class Shipper:
             size += packed.size
         self._set_aside(claim, letters)
         # All places of a claim share its group, so that in each of them its changes follow those of the claim before.
-        messages = to_messages(batches, group, claim.version)
-        if messages:
-            self._outbox.fence(claim, len(messages), expires_at_ms)
-            for call in calls(messages):
-                self._check_time(claim)
-                taken_ms = self._queue.send(group, call)
-                self._queue_clock.learn(taken_ms)
-                if taken_ms is not None and taken_ms > expires_at_ms:
-                    raise QueueError("the queue took messages that had expired by its clock")
-                self._gate.sent(len(call))
-            if claim.work.lane == LIVE:
-                self._gate.packed(len(claim.rows), len(messages))
-        self._check_time(claim)
-        self._row_bytes[claim.work.source_id] = size / len(claim.rows) + 1
-        self._count(batches, len(letters))
+        return Parcel(claim, batches, to_messages(batches, claim.work.group, claim.version), len(letters), size)
 
     def _batch(self, claim: Claim, source: Source, most_chunks: int, now_ms: int, expires_at_ms: int) -> Batch:
         """An empty batch for the place that `source` describes."""
@@ -187,7 +224,7 @@ class Shipper:
         body = encode(msgspec.structs.replace(template, expires_at_ms=0))
         size = len(body.encode())
         ids = [deduplication_id(group, earlier.version, number) for number in range(earlier.messages)]
-        self._queue.send(group, [Message(body, name, size) for name in ids])
+        self._queue.send([Message(body, group, name, size) for name in ids])
         self._stats.add(voids=len(ids))
         log(_logger, logging.INFO, "unfinished_claim_voided", group=group, messages=len(ids))
 
@@ -195,7 +232,7 @@ class Shipper:
         for number, letter in enumerate(letters):
             body = encode(letter)
             name = f"{deduplication_id(claim.work.group, claim.version, number)}-set-aside"
-            self._queue.set_aside(name, [Message(body, name, len(body.encode()))])
+            self._queue.set_aside([Message(body, name, name, len(body.encode()))])
         if letters:
             log(_logger, logging.ERROR, "rows_set_aside", source=claim.source.name, rows=len(letters))
 

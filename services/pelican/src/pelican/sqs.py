@@ -21,11 +21,11 @@ class QueueError(RuntimeError):
 class ChangeQueue(Protocol):
     """What Pelican needs of a queue. Thread-safe; every method raises QueueError."""
 
-    def send(self, group: str, messages: Sequence[Message]) -> int | None:
-        """Returns once all are accepted, in order, within `group`: the time by which they were, in Unix milliseconds
+    def send(self, messages: Sequence[Message]) -> int | None:
+        """Returns once all are accepted, in order within each group: the time by which they were, in Unix milliseconds
         by the queue's own clock and rounded up; None where the queue does not say."""
 
-    def set_aside(self, group: str, messages: Sequence[Message]) -> None:
+    def set_aside(self, messages: Sequence[Message]) -> None:
         """Put dead letters where people look for them. Of one group only ten can be read at a time, so give each its
         own."""
 
@@ -41,12 +41,12 @@ class SqsQueue:
         self._queue_url = queue_url
         self._dlq_url = dlq_url
 
-    def send(self, group: str, messages: Sequence[Message]) -> int | None:
-        return self._send(self._queue_url, group, messages)
+    def send(self, messages: Sequence[Message]) -> int | None:
+        return self._send(self._queue_url, messages)
 
-    def set_aside(self, group: str, messages: Sequence[Message]) -> None:
+    def set_aside(self, messages: Sequence[Message]) -> None:
         if self._dlq_url:
-            self._send(self._dlq_url, group, messages)
+            self._send(self._dlq_url, messages)
 
     def depth(self) -> Depth:
         try:
@@ -54,14 +54,14 @@ class SqsQueue:
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             raise QueueError(f"the queue does not tell its depth: {_name(error)}") from error
 
-    def _send(self, url: str, group: str, messages: Sequence[Message]) -> int | None:
+    def _send(self, url: str, messages: Sequence[Message]) -> int | None:
         taken_ms: int | None = None
         for call in calls(messages):
             entries: list[SendMessageBatchRequestEntryTypeDef] = [
                 {
                     "Id": str(number),
                     "MessageBody": message.body,
-                    "MessageGroupId": group,
+                    "MessageGroupId": message.group,
                     "MessageDeduplicationId": message.deduplication_id,
                 }
                 for number, message in enumerate(call)

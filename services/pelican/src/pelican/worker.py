@@ -6,12 +6,15 @@ import logging
 import random
 import threading
 import time
+from collections import deque
+from collections.abc import Iterable
 
 import psycopg
 
 from aviary.logs import log
 from pelican.backoff import Backoff, Dependency
 from pelican.outbox import BACKFILL, FILL, LIVE, LostClaimError, PostgresOutbox, SourceError, Work
+from pelican.packing import MAX_CALL_MESSAGES
 from pelican.shipper import Shipper
 from pelican.sqs import QueueError
 from pelican.throttle import Gate
@@ -22,28 +25,39 @@ _logger = logging.getLogger(__name__)
 
 
 class Bell:
-    """Wakes all workers. A worker remembers `rings` before it looks, so that no ring during its look is lost.
+    """Wakes workers, and the house. Who waits remembers `rings` before it looks, so that no ring during its look is lost.
 
     In a `rush` it does not ring, and workers look every RUSH_SECONDS; after each of the `calms` that end one they look
     less and less often. `found_at` is when one last found rows (time.monotonic()).
     """
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._workers = threading.Condition(self._lock)
+        self._house = threading.Condition(self._lock)
         self.rings = 0
         self.rush = False
         self.calms = 0
         self.found_at = 0.0
 
     def ring(self) -> None:
-        with self._condition:
+        """Wake all."""
+        with self._lock:
             self.rings += 1
-            self._condition.notify_all()
+            self._workers.notify_all()
+            self._house.notify_all()
 
-    def wait(self, heard: int, seconds: float) -> None:
-        """Return when it has rung more often than `heard` times, or after `seconds`."""
-        with self._condition:
-            self._condition.wait_for(lambda: self.rings != heard, seconds)
+    def nudge(self) -> None:
+        """Wake one of the workers that wait, and the house: two workers would each send a half of what fits one call."""
+        with self._lock:
+            self.rings += 1
+            self._workers.notify()
+            self._house.notify_all()
+
+    def wait(self, heard: int, seconds: float, *, house: bool = False) -> None:
+        """Return when woken by a ring after the first `heard`, or after `seconds`."""
+        with self._lock:
+            (self._house if house else self._workers).wait_for(lambda: self.rings != heard, seconds)
 
 
 class Turn(enum.Enum):
@@ -150,18 +164,16 @@ class Worker:
         if work:
             self._bell.found_at = time.monotonic()
         turn = Turn.WAITING if len(work) < len(found) else Turn.IDLE
-        live = [w for w in work if w.lane == LIVE]
-        # Workers start at different shards, so that they seldom reach for the same one.
-        random.shuffle(live)
-        for one in live:
-            if self._stop.is_set():
-                return Turn.IDLE
-            turn = self._ship(one, turn)
+        for live in _by_source([w for w in work if w.lane == LIVE]):
+            while live:
+                if self._stop.is_set():
+                    return Turn.IDLE
+                turn = self._ship(live, turn)
         if turn is Turn.WORKED:
             return turn
         for lane in (BACKFILL, FILL):
             for one in self._gate.in_turn([w for w in work if w.lane == lane]):
-                turn = self._ship(one, turn)
+                turn = self._ship(deque([one]), turn)
                 if turn is not Turn.IDLE:
                     return turn
         return turn
@@ -173,19 +185,28 @@ class Worker:
             self._idle = RUSH_SECONDS
         return self._idle
 
-    def _ship(self, work: Work, turn: Turn) -> Turn:
-        with self._gate.room(work.lane) as allowed:
-            return self._ship_claim(work, turn) if allowed else _waiting(turn)
+    def _ship(self, works: deque[Work], turn: Turn) -> Turn:
+        """Ship some of these shards, which are of one source and lane; none is left of them when that may not be done now."""
+        with self._gate.room(works[0].lane) as allowed:
+            if allowed:
+                return self._ship_claims(works, turn)
+        works.clear()
+        return _waiting(turn)
 
-    def _ship_claim(self, work: Work, turn: Turn) -> Turn:
+    def _ship_claims(self, works: deque[Work], turn: Turn) -> Turn:
         self.turned_at = time.monotonic()
+        work, count = works[0], len(works)
         try:
-            shipped = self._shipper.ship(work)
+            shipped = self._shipper.ship(works)
         except SourceError as error:
             self._paused.add(error)
+            works.clear()
             return _waiting(turn)
         except LostClaimError:
             return Turn.WORKED
+        if works and count - len(works) < MAX_CALL_MESSAGES:
+            # Claims are large, so that there is enough for one more worker.
+            self._bell.nudge()
         if shipped:
             if work.lane != LIVE:
                 self._gate.filled(work)
@@ -208,6 +229,15 @@ class Worker:
             self._outbox.drop()
             _logger.exception("turn_failed")
         return None
+
+
+def _by_source(works: list[Work]) -> Iterable[deque[Work]]:
+    """In random order, so that workers start at different shards and seldom reach for the same one."""
+    random.shuffle(works)
+    found: dict[int, deque[Work]] = {}
+    for work in works:
+        found.setdefault(work.source_id, deque()).append(work)
+    return found.values()
 
 
 def _waiting(turn: Turn) -> Turn:
