@@ -13,7 +13,7 @@ from pelican.outbox import prepare
 from pelican.reconcile import Outcome, Reconcile
 from pelican.service import Pelican
 from pelican.watch import SOURCES, to_source
-from tests.services.pelican.harness import MemoryQueue, Store, settings_for
+from tests.services.pelican.harness import MemoryQueue, Store, settings_for, wait_until
 
 DIMENSION = 384
 
@@ -106,7 +106,9 @@ class Mirror:
             row = next(row for row in connection.execute(SOURCES) if row[1] == source)
             found = to_source(row)
             ledger = Ledger(connection, found)
-            assert ledger.begin(question or f"{repair}{changed_column}", restart=False)
+            asked = question or f"{repair}{changed_column}"
+            # The run before has closed its session, and its server process may not have noticed yet.
+            wait_until(lambda: ledger.begin(asked, restart=False), "the source to be free")
             looker = Looker(
                 connection,
                 self.index,
