@@ -18,7 +18,7 @@ from local.supervisor import StartError
 
 EXAMPLES = """examples:
   python -m chaos                                       ten minutes, 10,000 transactions, 66 faults
-  python -m chaos --seed 7 --minutes 2 --operations 1500 --faults 14
+  python -m chaos --seed 7 --minutes 3 --operations 1500 --faults 14
   python -m chaos --only "emu killed" --faults 5 --minutes 1 --operations 500
   python -m chaos --list                                what the seed means, without running it
   python -m chaos --keep --data-dir /tmp/chaos          leave the logs to be read

@@ -1,7 +1,11 @@
 """What a seed means, and what a report says of it."""
 
+import re
+import shlex
+
 import pytest
 
+from chaos.cli import EXAMPLES, main
 from chaos.faults import KINDS
 from chaos.plan import OUTAGE_SECONDS, WRITERS, Episode, PlanError, make_operations, plan
 
@@ -47,3 +51,9 @@ def test_no_two_writers_share_a_key_but_the_hot_ones() -> None:
 def test_more_faults_than_time_allows_are_refused_with_a_way_out() -> None:
     with pytest.raises(PlanError, match=r"ask for --minutes \d+\.\d or for fewer faults"):
         plan(KINDS, seed=1, seconds=60, operations=100, faults=66)
+
+
+@pytest.mark.parametrize("example", re.findall(r"python -m chaos( .*?)(?:  .*)?$", EXAMPLES, re.MULTILINE))
+def test_what_the_help_gives_for_an_example_can_be_asked(example: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*shlex.split(example), "--list"]) == 0
+    assert capsys.readouterr().out.splitlines()
