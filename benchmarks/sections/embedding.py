@@ -119,7 +119,7 @@ def _measure(
     for tokens, spread in LENGTHS.items():
         random.seed(tokens)
         texts = [text(tokens, spread) for _ in range(max(16, size.texts * 20 // tokens))]
-        rates, peak = _rates(models, peers, bare, texts, rounds, TURNS[tokens])
+        rates, peak = _rates(models, peers, texts, rounds, TURNS[tokens])
         data["rates"][str(tokens)] = rates
         data["peak_gflops"][str(tokens)] = [round(value / 1e9, 1) for value in peak]
         yield Section([*_rows(tokens, default, passing, data)], data)
@@ -156,12 +156,7 @@ def _passes(found: dict[str, float]) -> bool:
 
 
 def _rates(
-    models: dict[str, Embedder],
-    peers: PeerProcess | None,
-    bare: list[str],
-    texts: list[str],
-    rounds: int,
-    turns: int,
+    models: dict[str, Embedder], peers: PeerProcess | None, texts: list[str], rounds: int, turns: int
 ) -> tuple[dict[str, list[float]], list[float]]:
     """Texts a second of each engine, and what the machine does at best of the model's products, in floating point operations
     a second: a number a round."""
@@ -170,7 +165,7 @@ def _rates(
     found: dict[str, list[float]] = {}
     peak: list[float] = []
     for number in range(rounds + 1):
-        taken = [_turn(models, peers, bare, texts, cut) for _ in range(turns)]
+        taken = [_turn(models, peers, texts, cut) for _ in range(turns)]
         # The first round prepares kernels for these shapes.
         if number:
             for name in taken[0]:
@@ -182,9 +177,7 @@ def _rates(
     return found, peak
 
 
-def _turn(
-    models: dict[str, Embedder], peers: PeerProcess | None, bare: list[str], texts: list[str], cut: Packed
-) -> dict[str, float]:
+def _turn(models: dict[str, Embedder], peers: PeerProcess | None, texts: list[str], cut: Packed) -> dict[str, float]:
     """Seconds of each engine for all texts."""
     found: dict[str, float] = {}
     for name, model in models.items():
@@ -196,7 +189,7 @@ def _turn(
         found[f"ours {name} bare"] = whole - (time.perf_counter() - began)
     if peers is not None:
         found["sentence-transformers"] = peers.encode(texts).seconds
-        found |= {name: peers.run(name, cut.batches).seconds for name in bare}
+        found |= {name: peers.run(name, cut.batches).seconds for name in BARE if peers.runs(name)}
     return found
 
 
