@@ -77,7 +77,7 @@ diagram: install ## draw docs/images/architecture-*.svg from the Pulumi program
 rehearse: install ## the dev stack on the real Pulumi engine against servers on loopback (needs the Pulumi CLI)
 	@.ci/rehearse-engine
 
-bench: install ## every measurement in one run, three quarters of an hour: table, JSON, plots (ARGS="--quick", "--only search", "--resume")
+bench: install ## every measurement in one run, most of an hour: table, JSON, plots (ARGS="--quick", "--only search", "--resume")
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 bench-check: install ## has a hot path become twice as expensive? Some seconds; CI runs it

@@ -1,6 +1,6 @@
 """Every measurement in one run on one machine: a table with the bars, JSON, and the plots of docs/performance.md.
 
-    .venv/bin/python -m benchmarks.run                                  # all of it, three quarters of an hour on two quiet cores
+    .venv/bin/python -m benchmarks.run                                  # all of it, most of an hour on two quiet cores
     .venv/bin/python -m benchmarks.run --quick                          # small sizes, to see that everything works
     .venv/bin/python -m benchmarks.run --only capture,search --quick    # some sections
     .venv/bin/python -m benchmarks.run --resume                         # go on where an interrupted run stopped

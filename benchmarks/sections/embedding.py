@@ -32,8 +32,8 @@ class Size(NamedTuple):
 SIZE, QUICK_SIZE = Size(1_000, 2_000), Size(60, 300)
 LIBRARY_BARS = {20: 4.0, 250: 2.0}
 LENGTHS = {20: 4, 80: 16, 250: 8}  # tokens: spread
-# Turns that make up a round: the shortest texts take half a second, which one hiccup spoils.
-TURNS = {20: 4, 80: 1, 250: 1}
+# That make up a round: in one of them an engine is busy for half a second, which one hiccup spoils.
+TURNS = 4
 BARE = ("onnxruntime f32", "onnxruntime int8", "openvino f32", "openvino bf16")
 TOP = 10
 COSINE_BAR, RECALL_BAR = 0.999, 0.99
@@ -119,7 +119,7 @@ def _measure(
     for tokens, spread in LENGTHS.items():
         random.seed(tokens)
         texts = [text(tokens, spread) for _ in range(max(16, size.texts * 20 // tokens))]
-        rates, peak = _rates(models, peers, texts, rounds, TURNS[tokens])
+        rates, peak = _rates(models, peers, texts, rounds)
         data["rates"][str(tokens)] = rates
         data["peak_gflops"][str(tokens)] = [round(value / 1e9, 1) for value in peak]
         yield Section([*_rows(tokens, default, passing, data)], data)
@@ -156,7 +156,7 @@ def _passes(found: dict[str, float]) -> bool:
 
 
 def _rates(
-    models: dict[str, Embedder], peers: PeerProcess | None, texts: list[str], rounds: int, turns: int
+    models: dict[str, Embedder], peers: PeerProcess | None, texts: list[str], rounds: int
 ) -> tuple[dict[str, list[float]], list[float]]:
     """Texts a second of each engine, and what the machine does at best of the model's products, in floating point operations
     a second: a number a round."""
@@ -165,15 +165,15 @@ def _rates(
     found: dict[str, list[float]] = {}
     peak: list[float] = []
     for number in range(rounds + 1):
-        taken = [_turn(models, peers, texts, cut) for _ in range(turns)]
+        taken = [_turn(models, peers, texts, cut) for _ in range(TURNS)]
         # The first round prepares kernels for these shapes.
         if number:
             for name in taken[0]:
                 seconds = sum(turn[name] for turn in taken)
-                found.setdefault(name, []).append(round(turns * len(texts) / seconds, 1))
+                found.setdefault(name, []).append(round(TURNS * len(texts) / seconds, 1))
             if peers is not None:
                 peak.append(max(peers.flops(*shape, default) for shape in SHAPES))
-        print(f"embedding: {turns} x {len(texts)} texts, round {number} of {rounds}", file=sys.stderr)
+        print(f"embedding: {TURNS} x {len(texts)} texts, round {number} of {rounds}", file=sys.stderr)
     return found, peak
 
 
