@@ -2,7 +2,7 @@
 
     python -m local.sqs --port 9324 --journal .local/queue.sqlite --run 1
 
-moto 5.2 by itself falls short in eight ways that matter to a pipeline, each mended here (tests/services/local/test_sqs.py):
+moto 5.2 by itself falls short in nine ways that matter to a pipeline, each mended here (tests/services/local/test_sqs.py):
 
 - its calls are not atomic: a message sent while another is being deleted can vanish;
 - it forgets a deduplication id with its message, not after five minutes;
@@ -14,6 +14,8 @@ moto 5.2 by itself falls short in eight ways that matter to a pipeline, each men
 - it takes a receipt handle for as long as the message is there: who lost a lease could still acknowledge, and so free
   the group while its new holder is at work. A FIFO queue refuses a handle whose lease has ended;
 - it counts what waits and what is held one after the other, so a message whose lease ends in between is in neither;
+- it looks at the clock anew for each message, so where the leases of a group end while it looks, it can skip the first
+  message as one of a busy group and hand out the second;
 - everything is lost when the process ends, dead letters included. Here each change is in a journal (SQLite) before
   the answer is sent, leases and receipt handles included, so a killed queue server loses nothing.
 """
@@ -27,8 +29,7 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +61,6 @@ DEDUPLICATION_MILLISECONDS = DEDUPLICATION_TIME_IN_SECONDS * 1000
 # How long to wait for a sign that an answer was read. A client that reads it closes its connection.
 READ_SECONDS = 5.0
 HANDED_OUT = "local.sqs.handed_out"
-DEPTHS = (
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesDelayed",
-    "ApproximateNumberOfMessagesNotVisible",
-)
 RETENTION_SECONDS = 14 * 24 * 3600
 
 
@@ -78,8 +74,37 @@ def topic_arn() -> str:
     return f"arn:aws:sns:{REGION}:{DEFAULT_ACCOUNT_ID}:{TOPIC}"
 
 
+class Clock(threading.local):
+    """Unix milliseconds, which may stand still for a thread: then all that it does happens at one moment."""
+
+    _stopped_at: float | None = None
+
+    def __call__(self, at: datetime.datetime | None = None) -> float:
+        """As moto's function of that use."""
+        if at is not None:
+            return unix_time_millis(at)
+        return self.now() if self._stopped_at is None else self._stopped_at
+
+    def now(self) -> float:
+        """What the clock shows while it goes."""
+        return time.time() * 1000
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stand still, unless it does so already."""
+        before, self._stopped_at = self._stopped_at, self()
+        try:
+            yield
+        finally:
+            self._stopped_at = before
+
+
+clock = Clock()
+
+
 class FifoBackend(SQSBackend):
-    """moto's SQS with one lock around every call, and a long poll that looks again when something changed."""
+    """moto's SQS with one lock around every call, at one moment each, and a long poll that looks again when something
+    changed."""
 
     __module__ = SQSBackend.__module__  # where moto looks for the routes of a backend
     journal: Journal | None = None
@@ -95,7 +120,7 @@ class FifoBackend(SQSBackend):
 
     def _atomically(self, queue_name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Make a call under the lock, and save what it changed; calls within it are part of it."""
-        with self._changed:
+        with self._changed, clock.stopped():
             self._depth += 1
             try:
                 return call(queue_name, *args, **kwargs)
@@ -109,13 +134,13 @@ class FifoBackend(SQSBackend):
         queue = self.queues.get(queue_name)
         if self.journal is not None and queue is not None:
             queues = [queue, queue.dead_letter_queue] if queue.dead_letter_queue else [queue]
-            self.journal.save(queues, self._new, unix_time_millis() - DEDUPLICATION_MILLISECONDS)
+            self.journal.save(queues, self._new, clock() - DEDUPLICATION_MILLISECONDS)
         self._new = []
 
     def _send_once(self, queue_name: str, body: str, *args: Any, **kwargs: Any) -> Message:
         """Send, unless a message of this deduplication id was accepted in the last five minutes: then the sender is
         told that one's id, whatever became of it since."""
-        now = unix_time_millis()
+        now = clock()
         while self._taken and (oldest := next(iter(self._taken.values()))).sent_ms < now - DEDUPLICATION_MILLISECONDS:
             del self._taken[oldest.queue, oldest.deduplication_id]
         deduplication_id = kwargs.get("deduplication_id")
@@ -164,11 +189,8 @@ class FifoBackend(SQSBackend):
         return checked
 
     def get_queue_attributes(self, queue_name: str, attribute_names: list[str]) -> dict[str, Any]:
-        """The depths are of one moment: a message whose lease ends between moto's two counts would be in neither."""
-        attributes = super().get_queue_attributes(queue_name, attribute_names)
-        with self._changed:
-            depths = Counter(map(_depth_of, messages_of(self.get_queue(queue_name))))
-        return attributes | {name: depths[name] for name in attributes.keys() & DEPTHS}
+        with self._changed, clock.stopped():
+            return super().get_queue_attributes(queue_name, attribute_names)
 
     def end_leases(self) -> int:
         """End every lease now; how many there were."""
@@ -198,11 +220,14 @@ class FifoBackend(SQSBackend):
         gone = _client_gone()
         with self._changed:
             while not gone():
-                # Before moto looks at one message after the other: it would skip a group's first message for the sake
-                # of a later one whose lease has ended too, and then hand out the later one.
-                pending = self.get_queue(queue_name).pending_messages
-                pending.difference_update([message for message in pending if message.visible])
-                received = super().receive_message(queue_name, count, 0, visibility_timeout, message_attribute_names)
+                with clock.stopped():
+                    # Before moto looks at one message after the other: it would skip a group's first message for the
+                    # sake of a later one whose lease has ended too, and then hand out the later one.
+                    pending = self.get_queue(queue_name).pending_messages
+                    pending.difference_update([message for message in pending if message.visible])
+                    received = super().receive_message(
+                        queue_name, count, 0, visibility_timeout, message_attribute_names
+                    )
                 self._save(queue_name)
                 left = deadline - time.monotonic()
                 if received or left <= 0:
@@ -211,15 +236,9 @@ class FifoBackend(SQSBackend):
                         flask.request.environ[HANDED_OUT] = (self, queue_name, handles)
                     return received
                 leases = (message.visible_at for message in self.get_queue(queue_name).pending_messages)
-                next_lease_end = (min(leases, default=float("inf")) - unix_time_millis()) / 1000
+                next_lease_end = (min(leases, default=float("inf")) - clock()) / 1000
                 self._changed.wait(min(left, max(next_lease_end, 0.001)))
         return []
-
-
-def _depth_of(message: Message) -> str:
-    """The attribute of a queue that counts it."""
-    waiting, delayed, held = DEPTHS
-    return delayed if message.delayed else waiting if message.visible else held
 
 
 def _client_gone() -> Callable[[], bool]:
@@ -237,17 +256,12 @@ def _client_gone() -> Callable[[], bool]:
     return gone
 
 
-def _milliseconds(at: datetime.datetime | None = None) -> float:
-    """Unix milliseconds, as moto's own function of that use."""
-    return time.time() * 1000 if at is None else unix_time_millis(at)
-
-
 def install(journal: Journal | None = None) -> None:
     """Make moto use `FifoBackend` in this process. Call it before moto's first SQS request."""
     FifoBackend.journal = journal
     # moto asks the clock for each message that it holds at every message that comes, through four layers of datetime:
     # nine tenths of what a message cost at a depth of 400.
-    vars(models)["unix_time_millis"] = _milliseconds
+    vars(models)["unix_time_millis"] = clock
     sqs_backends.backend = FifoBackend
 
 

@@ -50,8 +50,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     for module in (emu.lease, emu.worker):
         monkeypatch.setattr(module, "now", clock.of(emu.lease.now))
-    for module in (moto.sqs.models, local.sqs):
-        monkeypatch.setattr(module, "unix_time_millis", clock.of(lambda: time.time() * 1000, 1000))
+    monkeypatch.setattr(local.sqs.Clock, "now", clock.of(lambda: time.time() * 1000, 1000))
     monkeypatch.setattr(moto.sqs.models, "unix_time", clock.of(time.time))
     # What Emu waits for in real time passes quickly.
     monkeypatch.setattr(emu.retrying, "delay_seconds", lambda *_: 0.02)

@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 import psutil
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from types_boto3_sqs.type_defs import MessageTypeDef
 
 ROOT = Path(__file__).parents[3]
+WAITING: Final = "ApproximateNumberOfMessages"
+HELD: Final = "ApproximateNumberOfMessagesNotVisible"
 
 
 class Server:
@@ -81,8 +83,7 @@ class Server:
         return answer.get("Messages", [])
 
     def in_flight(self) -> int:
-        name: Literal["ApproximateNumberOfMessagesNotVisible"] = "ApproximateNumberOfMessagesNotVisible"
-        return int(self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=[name])["Attributes"][name])
+        return int(self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=[HELD])["Attributes"][HELD])
 
     def delete(self, message: "MessageTypeDef") -> None:
         self.client.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
@@ -309,19 +310,49 @@ def test_no_message_is_lost_between_threads_that_send_and_threads_that_delete() 
         assert sorted(mine) == sorted(f"{thread}-{n}" for n in range(each)), "every message arrives, and once"
 
 
-def test_a_message_whose_lease_ends_while_it_is_counted_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def two_held(monkeypatch: pytest.MonkeyPatch) -> tuple[sqs.FifoBackend, Callable[[int], None]]:
+    """A queue "q.fifo" whose messages "1" and "2", of one group, are held, the second for a millisecond longer; and what
+    lets the first lease end after so many looks at the clock. Each look comes a millisecond after the one before."""
+    clock = itertools.count(int(time.time() * 1000))
+    monkeypatch.setattr(sqs.Clock, "now", lambda _: next(clock))
+    monkeypatch.setattr(models, "unix_time_millis", sqs.clock)
     backend = sqs.FifoBackend("us-east-1", DEFAULT_ACCOUNT_ID)
     backend.create_queue("q.fifo", None, FifoQueue="true")
-    backend.send_message("q.fifo", "body", group_id="1", deduplication_id="1")
-    (held,) = backend.receive_message("q.fifo", 10, 0, 30)
-    counts = []
-    for looks in range(60):
-        # The lease ends at another look at the clock each time.
-        clock = itertools.count(held.visible_at - looks)
-        monkeypatch.setattr(models, "unix_time_millis", lambda clock=clock: next(clock))
-        depths = backend.get_queue_attributes("q.fifo", [sqs.DEPTHS[0], sqs.DEPTHS[2]])
-        counts.append((depths[sqs.DEPTHS[0]], depths[sqs.DEPTHS[2]]))
-    assert set(counts) == {(1, 0), (0, 1)}
+    for body in ("1", "2"):
+        backend.send_message("q.fifo", body, group_id="g", deduplication_id=body)
+    backend.receive_message("q.fifo", 10, 0, 30)
+    end = int(min(message.visible_at for message in backend.queues["q.fifo"].pending_messages))
+    for message in backend.queues["q.fifo"].pending_messages:
+        message.visible_at = end + (message.body == "2")
+
+    def let_end(looks: int) -> None:
+        nonlocal clock
+        clock = itertools.count(end - looks)
+
+    return backend, let_end
+
+
+def test_a_message_whose_lease_ends_while_it_is_counted_is_counted(
+    two_held: tuple[sqs.FifoBackend, Callable[[int], None]],
+) -> None:
+    backend, let_end = two_held
+    counts = set()
+    for looks in range(-3, 100):
+        let_end(looks)
+        depths = backend.get_queue_attributes("q.fifo", [WAITING, HELD])
+        counts.add((depths[WAITING], depths[HELD]))
+    assert counts == {(0, 2), (1, 1), (2, 0)}
+
+
+@pytest.mark.parametrize("looks", range(8))
+def test_a_group_whose_leases_end_while_somebody_receives_is_given_out_in_order(
+    two_held: tuple[sqs.FifoBackend, Callable[[int], None]], looks: int
+) -> None:
+    backend, let_end = two_held
+    let_end(looks)
+    received = [message.body for _ in range(20) for message in backend.receive_message("q.fifo", 10, 0, 30)]
+    assert received == ["1", "2"]
 
 
 def test_the_server_ends_at_sigterm_and_needs_no_credentials(tmp_path: Path) -> None:
