@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import urllib.parse
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, cast
@@ -37,19 +38,22 @@ class Asker:
         self._port = port
         self._local = threading.local()
 
-    def ask(self, query: str, due: float, **parameters: str) -> Asked:
-        """Search now; `due` (time.perf_counter()) is when it should have been asked."""
+    def ask(self, query: str) -> Asked:
+        """Search now."""
+        began = time.perf_counter()
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
-        connection.request("GET", _path(query, **parameters))
+            connection = self._local.connection = http.client.HTTPConnection(
+                "127.0.0.1", self._port, timeout=LONGEST_SECONDS
+            )
+        connection.request("GET", _path(query))
         answer = connection.getresponse()
         body = answer.read()
-        return _asked(answer, body, (time.perf_counter() - due) * 1000)
+        return _asked(answer, body, (time.perf_counter() - began) * 1000)
 
 
-def _path(query: str, **parameters: str) -> str:
-    return "/api/search?" + urllib.parse.urlencode({"q": query, "limit": "10", **parameters})
+def _path(query: str) -> str:
+    return "/api/search?" + urllib.parse.urlencode({"q": query, "limit": "10"})
 
 
 def _asked(answer: http.client.HTTPResponse, body: bytes, waited_ms: float) -> Asked:
@@ -60,15 +64,15 @@ def _asked(answer: http.client.HTTPResponse, body: bytes, waited_ms: float) -> A
 
 
 class Exchange:
-    """A question on a connection that nobody else uses, and what has come of its answer. `due` is a time of
+    """A search on a connection that nobody else uses, and what has come of its answer. `due` is a time of
     time.perf_counter()."""
 
-    def __init__(self, connection: socket.socket, question: bytes, due: float) -> None:
+    def __init__(self, connection: socket.socket, query: str, due: float) -> None:
         self.connection = connection
         self._due = due
         self._waited_ms = 0.0
         self._came = b""
-        connection.sendall(question)
+        connection.sendall(f"GET {_path(query)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
 
     def fileno(self) -> int:
         return self.connection.fileno()
@@ -107,36 +111,36 @@ def open_loop(port: int, queries: Sequence[str], per_second: float) -> list[Aske
 
     By one thread, which does nothing between a question and its answer but wait: what a client does besides is no part of
     how long a search takes, and on the cores of the one who answers it would be."""
-    questions = [f"GET {_path(query)} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode() for query in queries]
+    began = time.perf_counter() + 0.1
+    to_ask = deque((began + number / per_second, query) for number, query in enumerate(queries))
     free: list[socket.socket] = []
     waiting: set[Exchange] = set()
-    all_of_them: list[Exchange] = []
-    began = time.perf_counter() + 0.1
+    exchanges: list[Exchange] = []
     try:
-        while waiting or len(all_of_them) < len(questions):
-            due = began + len(all_of_them) / per_second
-            left = due - time.perf_counter() if len(all_of_them) < len(questions) else LONGEST_SECONDS
-            readable = select.select(waiting, [], [], max(0.0, left))[0]
+        while to_ask or waiting:
+            left = max(0.0, to_ask[0][0] - time.perf_counter()) if to_ask else LONGEST_SECONDS
+            readable = select.select(waiting, [], [], left)[0]
             for exchange in readable:
                 if exchange.read():
                     waiting.remove(exchange)
                     free.append(exchange.connection)
-            if len(all_of_them) < len(questions) and time.perf_counter() >= due:
+            if to_ask and time.perf_counter() >= to_ask[0][0]:
+                due, query = to_ask.popleft()
                 connection = free.pop() if free else socket.create_connection(("127.0.0.1", port), LONGEST_SECONDS)
-                all_of_them.append(Exchange(connection, questions[len(all_of_them)], due))
-                waiting.add(all_of_them[-1])
-            elif not readable and len(all_of_them) == len(questions):
+                exchanges.append(Exchange(connection, query, due))
+                waiting.add(exchanges[-1])
+            elif not to_ask and not readable:
                 raise SystemExit(f"{len(waiting)} searches had no answer after {LONGEST_SECONDS:.0f} s")
     finally:
         for connection in (*free, *(exchange.connection for exchange in waiting)):
             connection.close()
-    return [exchange.asked() for exchange in all_of_them]
+    return [exchange.asked() for exchange in exchanges]
 
 
 def one_by_one(port: int, queries: Sequence[str]) -> list[Asked]:
     """Each query once, as soon as the one before is answered."""
     asker = Asker(port)
-    return [asker.ask(query, time.perf_counter()) for query in queries]
+    return [asker.ask(query) for query in queries]
 
 
 def closed_loop(port: int, queries: Sequence[str], askers: int) -> float:
@@ -144,5 +148,5 @@ def closed_loop(port: int, queries: Sequence[str], askers: int) -> float:
     asker = Asker(port)
     with ThreadPoolExecutor(askers) as pool:
         began = time.perf_counter()
-        done = list(pool.map(lambda query: asker.ask(query, time.perf_counter()), queries))
+        done = list(pool.map(asker.ask, queries))
         return len(done) / (time.perf_counter() - began)

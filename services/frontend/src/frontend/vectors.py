@@ -35,7 +35,7 @@ class AsyncIndex:
     async def nearest(
         self, source: Source, vector: Vector, top_k: int, filter: Mapping[str, Any] | None = None
     ) -> list[tuple[str | None, float]]:
-        """Of the nearest vectors the keys of their rows and their scores, which fall; no key for a vector that is not ours."""
+        """Of the nearest vectors the keys of their rows and their scores, which fall; no key where neither id nor metadata tell."""
         return await self._run(source.index_host, lambda index: self._nearest(index, source, vector, top_k, filter))
 
     async def find(self, source: Source, id: str) -> Match | None:
