@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import psycopg
@@ -102,7 +102,10 @@ class Operator:
         row = self._connection.execute(query).fetchone()
         return row and row[0]
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
 
@@ -142,7 +145,7 @@ class Traffic:
                 if not found:
                     self.failed.append(f"{answer.status_code} {answer.text[:300]}")
 
-    def __enter__(self) -> "Traffic":  # noqa: PYI034 - nobody derives from it
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -175,8 +178,7 @@ def test_no_search_fails_while_a_source_moves_and_every_step_is_killed_once(stac
             (NOUNS, ROWS),
         )
         old = source_named(connection, "products")
-    operator = Operator(stack)
-    with PineconeIndex(stack["pinecone_api_key"], stack["index_host"]) as index:
+    with Operator(stack) as operator, PineconeIndex(stack["pinecone_api_key"], stack["index_host"]) as index:
         wait_until(lambda: in_step(index, dsn, old), "the rows are searchable")
         with Traffic(stack) as traffic:
             start = ("start", "--source", "products", "--model", "small", "--template", TEMPLATE, "--wait")
@@ -202,7 +204,6 @@ def test_no_search_fails_while_a_source_moves_and_every_step_is_killed_once(stac
         assert list(index.ids(old.namespace)) == []
         assert traffic.failed + later.failed == []
         assert min(traffic.searches, traffic.writes, later.searches, later.writes) > 0
-    operator.close()
     status = subprocess.run(
         [sys.executable, "-m", "local", "status", "--json", "--data-dir", stack["folder"]],
         capture_output=True,

@@ -35,7 +35,9 @@ class Pipeline:
     def __init__(self, store: Store, queues: Queues, pinecone: PineconeTestIndex, sqs: SqsQueue) -> None:
         self.store = store
         self.index = PineconeIndex(pinecone.api_key, pinecone.host)
-        self.pelican = Pelican(settings_for(store, queues.queue_url, poll_seconds=0.05), sqs)
+        self._queue = sqs
+        self._settings = settings_for(store, queues.queue_url, poll_seconds=0.05)
+        self.pelican = Pelican(self._settings, sqs)
         fields: dict[str, Any] = {
             "queue_url": queues.queue_url,
             "dlq_url": queues.dlq_url,
@@ -58,6 +60,15 @@ class Pipeline:
     def start(self) -> None:
         for thread in self.threads:
             thread.start()
+
+    def stop_pelican(self) -> None:
+        self.pelican.stop.set()
+        self.threads[0].join(20)
+
+    def start_pelican(self) -> None:
+        self.pelican = Pelican(self._settings, self._queue)
+        self.threads[0] = threading.Thread(target=self.pelican.run, daemon=True)
+        self.threads[0].start()
 
     def stop(self) -> None:
         self.pelican.stop.set()
@@ -191,14 +202,46 @@ def test_a_switch_to_a_place_that_lacks_rows_is_refused_and_says_which(pipeline:
 
 
 def test_a_switch_before_the_filling_is_done_is_refused(pipeline: Pipeline) -> None:
-    pipeline.pelican.stop.set()
-    pipeline.threads[0].join(20)
+    pipeline.stop_pelican()
     pipeline.done("start", "--source", "products", "--template", "{name}")
     done = pipeline.run("switch", "--source", "products")
     assert (done.returncode, "0 of about" in done.stderr) == (1, True)
     report = json.loads(pipeline.done("status", "--json"))[0]
     assert (report["state"], report["filled"], report["other"]["vectors"]) == (BUILDING, False, 0)
     assert "0 of about" in pipeline.done("status")
+
+
+def test_a_switch_waits_for_what_one_that_was_killed_has_left_in_the_outbox(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.done("start", "--source", "products", "--template", "{name}", "--wait")
+    pipeline.stop_pelican()
+
+    class Killed(BaseException):
+        pass
+
+    def killed(_: str) -> None:
+        if pipeline.progress().waiting:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pelican.reindex_command.Telling", lambda: killed)
+        with pytest.raises(Killed):
+            pipeline.run("switch", "--source", "products")
+    done = pipeline.run("switch", "--source", "products", "--within", "0.5")
+    assert (done.returncode, f"{arrival.SHARDS} keys had not been sent to it" in done.stderr) == (1, True), done.stderr
+    assert pipeline.progress().source.namespace == "products"
+    looked = threading.Event()
+    monkeypatch.setattr("pelican.reindex_command.Telling", lambda: lambda _: looked.set())
+
+    def restart() -> None:
+        assert looked.wait(20)
+        pipeline.start_pelican()
+
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    assert "searched in products--2" in pipeline.done("switch", "--source", "products")
+    restarting.join(20)
 
 
 def test_what_is_still_in_the_queue_for_a_place_keeps_it_from_being_dropped(pipeline: Pipeline) -> None:
@@ -245,7 +288,7 @@ def test_what_cannot_be_is_said_before_anything_is_made(
         (("--model", "huge"), "'huge' is not known here, only all-MiniLM-L6-v2, large"),
         (("--model", "large"), "makes vectors of 768 numbers, and the index in use holds vectors of 384"),
         (("--index", "https://example.com"), "is neither Pinecone's"),
-        (("--index", pipeline.pelican._settings.queue_url), "is neither Pinecone's"),
+        (("--index", pipeline._settings.queue_url), "is neither Pinecone's"),
         (("--template", "{nothing}"), "no column 'nothing'"),
         (("--template", "{}"), "is not a plain column name"),
     ):

@@ -215,13 +215,19 @@ def _wanted(source: Source, arguments: argparse.Namespace) -> Source:
 
 def _wait(connection: psycopg.Connection[Any], indexes: Indexes, name: str) -> None:
     """Until the other place is ready."""
-    tell = Telling()
-    while not (found := reindex.progress_of(connection, name)).filled:
-        tell(f"{found.enqueued:,} of about {found.total:,} keys read, {found.waiting:,} not sent yet")
-        time.sleep(LOOK_SECONDS)
+    found = _sent(connection, name, float("inf"))
     if found.other.state == BUILDING:
         _arrive(connection, indexes, found.other.source, float("inf"))
         reindex.ready(connection, found.source)
+
+
+def _sent(connection: psycopg.Connection[Any], name: str, deadline: float) -> Progress:
+    """How far the other place is when all its rows have been sent to the queue, or at the deadline."""
+    tell = Telling()
+    while not (found := reindex.progress_of(connection, name)).filled and time.monotonic() < deadline:
+        tell(f"{found.enqueued:,} of about {found.total:,} keys read, {found.waiting:,} not sent yet")
+        time.sleep(LOOK_SECONDS)
+    return found
 
 
 def _arrive(connection: psycopg.Connection[Any], indexes: Indexes, place: Source, seconds: float) -> int:
@@ -243,9 +249,11 @@ def _gaps(connection: psycopg.Connection[Any], indexes: Indexes, found: Progress
     place = found.other.source
     if found.finished_at is None:
         return [f"{found.enqueued:,} of about {found.total:,} keys have been read from the table"]
-    if found.waiting:
-        return [f"{found.waiting:,} keys have not been sent to it yet"]
-    if left := _arrive(connection, indexes, place, seconds):
+    deadline = time.monotonic() + seconds
+    # The last page of the filling, or the markers of a switch that was killed.
+    if waiting := _sent(connection, found.source.name, deadline).waiting:
+        return [f"after {seconds:.0f} s, {waiting:,} keys had not been sent to it"]
+    if left := _arrive(connection, indexes, place, deadline - time.monotonic()):
         return [f"after {seconds:.0f} s, what was sent to it had not arrived ({left} of {SHARDS} shards)"]
     compared = compare_places(
         connection,
