@@ -1,7 +1,10 @@
 """The threads that infer."""
 
 import gc
+import subprocess
+import sys
 import threading
+import weakref
 
 import pytest
 
@@ -51,6 +54,38 @@ def test_a_failure_reaches_whoever_asked_and_the_rest_is_done() -> None:
     assert sorted(done) == [0, 2]
     pool.each(work, [3], urgent=True)
     assert sorted(done) == [0, 2, 3]
+
+
+def test_a_thread_that_waits_keeps_nothing_alive_that_it_worked_on() -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.pool = Pool(2)
+
+        def infer(self, _: int) -> None:
+            pass
+
+    model = Model()
+    model.pool.each(model.infer, range(8), urgent=True)
+    gone = threading.Event()
+    weakref.finalize(model, gone.set)
+    del model
+    assert gone.wait(20)
+
+
+def test_its_threads_have_ended_when_the_interpreter_ends() -> None:
+    program = """
+import atexit, threading
+from aviary.embedder_pool import Pool
+
+def left():
+    print([thread.name for thread in threading.enumerate() if thread.name.startswith("embedder")])
+
+atexit.register(left)
+pool = Pool(2)
+pool.each(lambda _: None, range(20), urgent=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
 
 
 def test_its_threads_end_when_nobody_has_it_any_more() -> None:

@@ -27,9 +27,13 @@ class Pool:
         self.threads = threads or default_threads()
         self._tasks: PriorityQueue[_Task] = PriorityQueue()
         self._numbers = itertools.count()
-        for number in range(self.threads):
-            threading.Thread(target=_work, args=(self._tasks,), name=f"embedder-{number}", daemon=True).start()
-        weakref.finalize(self, _end, self._tasks, self.threads, self._numbers)
+        workers = [
+            threading.Thread(target=_work, args=(self._tasks,), name=f"embedder-{number}", daemon=True)
+            for number in range(self.threads)
+        ]
+        for thread in workers:
+            thread.start()
+        weakref.finalize(self, _end, self._tasks, workers, self._numbers)
 
     @property
     def is_idle(self) -> bool:
@@ -68,8 +72,14 @@ def _call(function: Callable[[T], Any], item: T, future: "Future[None]") -> Call
 def _work(tasks: "PriorityQueue[_Task]") -> None:
     while (call := tasks.get()[2]) is not None:
         call()
+        # It may be the last to hold a model: a thread that waits keeps none alive.
+        del call
 
 
-def _end(tasks: "PriorityQueue[_Task]", threads: int, numbers: "itertools.count[int]") -> None:
-    for _ in range(threads):
+def _end(tasks: "PriorityQueue[_Task]", threads: Sequence[threading.Thread], numbers: "itertools.count[int]") -> None:
+    for _ in threads:
         tasks.put((ENDING, next(numbers), None))
+    for thread in threads:
+        # The interpreter, when it ends, aborts on a thread that comes back from native code.
+        if thread is not threading.current_thread():
+            thread.join()
