@@ -271,7 +271,7 @@ class Run:
 
     def _claim(self, gate: Gate, rows: int) -> None:
         work = gate.in_turn([Work(BACKFILL, 1, shard) for shard in range(SHARDS)])[0]
-        gate.filled(work)
+        gate.filled([work])
         self._left -= rows
         while rows > 0:
             some = min(rows, ROWS_PER_MESSAGE)

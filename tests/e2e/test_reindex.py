@@ -77,7 +77,7 @@ class Operator:
         )
 
     def run(self, *arguments: str) -> str:
-        output, _ = (command := self.begin(*arguments)).communicate(timeout=90)
+        output, _ = (command := self.begin(*arguments)).communicate(timeout=180)
         assert command.returncode == 0, output
         return output
 
@@ -168,7 +168,7 @@ def in_step(index: PineconeIndex, dsn: str, source: Source) -> bool:
     }
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_no_search_fails_while_a_source_moves_and_every_step_is_killed_once(stack: dict[str, Any]) -> None:
     dsn = stack["postgres_dsn"]
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -147,6 +147,39 @@ def test_small_claims_go_to_the_queue_together_each_under_a_version_of_its_own(
     assert pelican.stats.read()["claims"] == 16
 
 
+def test_small_shards_of_a_backfill_go_together_too(store: Store, pelican: Pelican, memory: MemoryQueue) -> None:
+    store.add_products(100)
+    store.execute("UPDATE sync.outbox SET lane = 1")
+    pelican.worker().run_until_idle()
+    assert {batch.lane for batch in memory.batches()} == {"backfill"}
+    assert len(memory.sent) == 16
+    assert memory.calls == 2
+
+
+def test_a_backfill_goes_on_beside_live_changes_that_never_cease(
+    store: Store, pelican: Pelican, memory: MemoryQueue
+) -> None:
+    store.add_products(300)
+    store.execute("UPDATE sync.outbox SET lane = 1")
+
+    def change(_: Message | None = None) -> None:
+        store.execute("UPDATE products SET price = price + 1 WHERE id = 1")
+
+    change()
+    memory.on_send = change
+    worker = pelican.worker()
+
+    def filled() -> bool:
+        assert worker.turn() is Turn.WORKED
+        ((live, backfill),) = store.execute("SELECT live_keys, backfill_keys FROM sync.status")
+        assert live, "there is always one more"
+        return not backfill
+
+    wait_until(filled, "all of the backfill is sent")
+    memory.on_send = lambda _: None
+    worker.run_until_idle()
+
+
 def test_shards_are_claimed_together_only_while_they_are_small(
     store: Store, pelican: Pelican, memory: MemoryQueue
 ) -> None:

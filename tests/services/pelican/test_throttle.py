@@ -11,7 +11,7 @@ import pytest
 from pelican.backoff import Backoff, Dependency
 from pelican.outbox import BACKFILL, FILL, LIVE, Work
 from pelican.service import Pelican
-from pelican.throttle import Gate
+from pelican.throttle import BESIDE_LIVE_SECONDS, Gate
 from pelican.worker import Bell
 from tests.services.pelican.harness import DEADLINE_SECONDS, MemoryQueue, Store, settings_for, wait_until
 
@@ -184,6 +184,15 @@ def test_a_backfill_goes_on_beside_live_changes_that_always_fill_its_limit(
     assert 25 <= sent <= 31
 
 
+def test_a_backfill_is_owed_its_turn_when_it_had_none_for_a_while(gate: Gate, clock: Clock) -> None:
+    clock.now = BESIDE_LIVE_SECONDS
+    assert gate.owes_backfill
+    assert allows(gate, BACKFILL)
+    assert not gate.owes_backfill
+    clock.now += BESIDE_LIVE_SECONDS
+    assert gate.owes_backfill
+
+
 def test_a_backfill_goes_round_the_shards(gate: Gate, clock: Clock) -> None:
     shards = [Work(BACKFILL, 1, shard) for shard in range(16)]
     rounds = []
@@ -192,7 +201,7 @@ def test_a_backfill_goes_round_the_shards(gate: Gate, clock: Clock) -> None:
         for _ in shards:
             clock.now += 1.0
             seen.append(gate.in_turn(shards)[0])
-            gate.filled(seen[-1])
+            gate.filled([seen[-1]])
         rounds.append(seen)
     assert sorted(rounds[0]) == sorted(shards)
     assert rounds[0] == rounds[1] == rounds[2]

@@ -8,7 +8,7 @@ that was sent is being worked on at once, and shrinks when some of it waits.
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from aviary.depth import Depth
@@ -37,7 +37,10 @@ FEW_ROWS = 50
 NEWS_SHARE = 0.5
 # Without a live change for so long, a backfill may take larger claims.
 QUIET_SECONDS = 30.0
-# So often a backfill sends one claim however busy the queue is, unless it is full for all: it must end some day.
+# So often a backfill gets its turn although live changes never cease to come, if the queue has room for it: a worker that
+# found some has always found more when it comes back.
+BESIDE_LIVE_SECONDS = 0.25
+# So often a backfill sends one call however busy the queue is, unless it is full for all: it must end some day.
 TRICKLE_SECONDS = 10.0
 
 
@@ -45,7 +48,7 @@ class Gate:
     """Whether a lane may send now. Thread-safe; asks the queue at most once a second while there is room, and every
     `pause_seconds` while there is none.
 
-    Between two looks it counts what this process sent. Backfills send one claim at a time.
+    Between two looks it counts what this process sent. Backfills send one call at a time.
     """
 
     def __init__(
@@ -94,9 +97,14 @@ class Gate:
         """Whether no live change came for a while."""
         return self._clock() - self._live_at >= QUIET_SECONDS
 
+    @property
+    def owes_backfill(self) -> bool:
+        """Whether a backfill was let through so long ago that its turn comes before more live changes."""
+        return self._clock() - self._let_at >= BESIDE_LIVE_SECONDS
+
     @contextmanager
     def room(self, lane: int) -> Iterator[bool]:
-        """Whether one claim of the lane may be sent within this context. Raises QueueError when it had to ask and got no
+        """Whether claims of the lane may be sent, in one call, within this context. Raises QueueError when it had to ask and got no
         answer."""
         if lane == LIVE:
             yield self._allows_live()
@@ -114,9 +122,9 @@ class Gate:
         self._shuffle(filling)  # several Pelicans should not begin at the same one
         return sorted(filling, key=lambda work: self._filled_at.get(work.lock, 0.0))
 
-    def filled(self, work: Work) -> None:
-        """A claim of this shard went out."""
-        self._filled_at[work.lock] = self._clock()
+    def filled(self, works: Iterable[Work]) -> None:
+        """Claims of these shards went out."""
+        self._filled_at.update(dict.fromkeys((work.lock for work in works), self._clock()))
 
     def sent(self, messages: int) -> None:
         with self._lock:

@@ -154,8 +154,9 @@ class Worker:
             self._outbox.drop()
 
     def turn(self) -> Turn:
-        """One look at the outbox. Every live shard is shipped from once; then, if there was none, one of a backfill's
-        (or, if there is none either, of another place's), so that live changes never wait for more than one claim of a backfill."""
+        """One look at the outbox. Every live shard is shipped from once; then, if there was none, or a backfill has waited
+        for long enough, one call of a backfill's (or, if there is none either, of another place's). So live changes never
+        wait for more than that, and however many there are, a backfill goes on."""
         self.turned_at = time.monotonic()
         self._shipper.settle()
         found = self._outbox.find()
@@ -164,18 +165,24 @@ class Worker:
         if work:
             self._bell.found_at = time.monotonic()
         turn = Turn.WAITING if len(work) < len(found) else Turn.IDLE
-        for live in _by_source([w for w in work if w.lane == LIVE]):
-            while live:
+        live = [w for w in work if w.lane == LIVE]
+        random.shuffle(live)  # so that workers start at different shards and seldom reach for the same one
+        for works in _by_source(live):
+            while works:
                 if self._stop.is_set():
                     return Turn.IDLE
-                turn = self._ship(live, turn)
-        if turn is Turn.WORKED:
+                turn = self._ship(works, turn)
+        if turn is Turn.WORKED and not self._gate.owes_backfill:
             return turn
+        return self._fill(work, turn)
+
+    def _fill(self, work: list[Work], turn: Turn) -> Turn:
         for lane in (BACKFILL, FILL):
-            for one in self._gate.in_turn([w for w in work if w.lane == lane]):
-                turn = self._ship(deque([one]), turn)
-                if turn is not Turn.IDLE:
-                    return turn
+            for works in _by_source(self._gate.in_turn([w for w in work if w.lane == lane])):
+                while works:
+                    filled = self._ship(works, Turn.IDLE)
+                    if filled is not Turn.IDLE:
+                        return filled if turn is not Turn.WORKED else turn
         return turn
 
     def _idle_seconds(self) -> float:
@@ -195,7 +202,7 @@ class Worker:
 
     def _ship_claims(self, works: deque[Work], turn: Turn) -> Turn:
         self.turned_at = time.monotonic()
-        work, count = works[0], len(works)
+        tried = list(works)
         try:
             shipped = self._shipper.ship(works)
         except SourceError as error:
@@ -204,12 +211,13 @@ class Worker:
             return _waiting(turn)
         except LostClaimError:
             return Turn.WORKED
-        if works and count - len(works) < MAX_CALL_MESSAGES:
+        work, tried = tried[0], tried[: len(tried) - len(works)]
+        if work.lane == LIVE and works and len(tried) < MAX_CALL_MESSAGES:
             # Claims are large, so that there is enough for one more worker.
             self._bell.nudge()
         if shipped:
             if work.lane != LIVE:
-                self._gate.filled(work)
+                self._gate.filled(tried)
             self._queue.works()
             self._backoff.reset()
             self._paused.clear(work.source_id)
@@ -231,9 +239,7 @@ class Worker:
         return None
 
 
-def _by_source(works: list[Work]) -> Iterable[deque[Work]]:
-    """In random order, so that workers start at different shards and seldom reach for the same one."""
-    random.shuffle(works)
+def _by_source(works: Iterable[Work]) -> Iterable[deque[Work]]:
     found: dict[int, deque[Work]] = {}
     for work in works:
         found.setdefault(work.source_id, deque()).append(work)
